@@ -1,0 +1,3 @@
+//! The builder.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Containers as people know them.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,5 @@
+//! The command line.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Images.
+
+#![forbid(unsafe_code)]

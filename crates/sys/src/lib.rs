@@ -1,0 +1,1 @@
+//! The system calls hull makes.

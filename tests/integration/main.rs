@@ -1,0 +1,3 @@
+//! Integration tests.
+
+#![forbid(unsafe_code)]
