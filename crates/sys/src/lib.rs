@@ -1,1 +1,26 @@
-//! The system calls hull makes.
+//! The system calls that make a container, each one wrapped once.
+//!
+//! Everything hull asks the kernel to do for a container (namespaces, mounts, roots, credentials, limits,
+//! seccomp, exec) goes through this crate. A wrapper is at once the safe call, the error that names the call and
+//! its arguments as strace would, and the event that `--explain` shows. It holds no policy: what to call, and in
+//! which order, is told by `hull-runtime` and `hull-engine`.
+//!
+//! This is the only crate of the workspace with unsafe code and the only one that uses `libc`.
+
+pub mod bpf;
+mod call;
+pub mod cred;
+pub mod fs;
+pub mod mount;
+pub mod net;
+pub mod ns;
+pub mod path;
+pub mod process;
+pub mod seccomp;
+pub mod signal;
+pub mod sync;
+pub mod trace;
+pub mod tty;
+
+pub use call::{Error, Result};
+pub use rustix::io::Errno;
