@@ -40,8 +40,7 @@ pub fn fsconfig_fd(fs: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> Res
 
 /// `fsconfig(2)` with `FSCONFIG_CMD_CREATE`: the superblock comes to be.
 pub fn fsconfig_create(fs: BorrowedFd<'_>) -> Result<()> {
-    let args =
-        [Arg::fd(&fs), Arg::Text("FSCONFIG_CMD_CREATE"), Arg::Text("NULL"), Arg::Text("NULL"), Arg::Int(0)];
+    let args = [Arg::fd(&fs), Arg::Text("FSCONFIG_CMD_CREATE"), Arg::Text("NULL"), Arg::Text("NULL"), Arg::Int(0)];
     call("fsconfig", &args, || rustix::mount::fsconfig_create(fs))
 }
 
@@ -128,13 +127,8 @@ pub fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, recursive: bool, attr: Mo
         flags |= AT_RECURSIVE;
         text.push_str(" | AT_RECURSIVE");
     }
-    let args = [
-        Arg::fd(&dir),
-        Arg::cstr(path),
-        Arg::Text(&text),
-        Arg::Show(&attr),
-        Arg::Int(size_of::<MountAttr>() as i64),
-    ];
+    let args =
+        [Arg::fd(&dir), Arg::cstr(path), Arg::Text(&text), Arg::Show(&attr), Arg::Int(size_of::<MountAttr>() as i64)];
     call("mount_setattr", &args, || {
         // SAFETY: the path is terminated, and the structure has the size that is given with it.
         let result = unsafe {
@@ -167,9 +161,7 @@ pub fn umount2(path: &CStr, flags: UnmountFlags) -> Result<()> {
 
 /// `pivot_root(2)`.
 pub fn pivot_root(new_root: &CStr, put_old: &CStr) -> Result<()> {
-    call("pivot_root", &[Arg::cstr(new_root), Arg::cstr(put_old)], || {
-        rustix::process::pivot_root(new_root, put_old)
-    })
+    call("pivot_root", &[Arg::cstr(new_root), Arg::cstr(put_old)], || rustix::process::pivot_root(new_root, put_old))
 }
 
 /// A new file system as a detached mount: the four calls of the mount interface in their order.

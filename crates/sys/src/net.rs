@@ -1,0 +1,27 @@
+//! The one thing a network namespace of its own needs before anything else: its loopback interface, up.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::call::{Arg, Result, call};
+
+/// Brings `lo` of the current network namespace up (`netdevice(7)`, `SIOCSIFFLAGS`).
+pub fn loopback_up() -> Result<()> {
+    let args = [Arg::Text("AF_INET"), Arg::Text("SOCK_DGRAM|SOCK_CLOEXEC"), Arg::Int(0)];
+    let socket: OwnedFd = call("socket", &args, || {
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+    })?;
+    let text = "{ifr_name=\"lo\", ifr_flags=IFF_UP|IFF_RUNNING}";
+    call("ioctl", &[Arg::fd(&socket), Arg::Text("SIOCSIFFLAGS"), Arg::Text(text)], || {
+        // SAFETY: ifreq is plain data; the kernel reads the name and the flags of it during the call.
+        unsafe {
+            let mut request: libc::ifreq = std::mem::zeroed();
+            request.ifr_name[0] = b'l' as libc::c_char;
+            request.ifr_name[1] = b'o' as libc::c_char;
+            request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+            crate::process::check(i64::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request)))
+                .map(drop)
+        }
+    })
+}

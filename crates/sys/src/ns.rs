@@ -1,0 +1,190 @@
+//! Namespaces: entered by a clone, left by an unshare, joined by setns.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::call::{Arg, Error, Result, call, join};
+use crate::trace;
+
+/// The namespaces of `namespaces(7)`, as their `CLONE_NEW*` bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces(pub u64);
+
+impl Namespaces {
+    /// Mount points (`mount_namespaces(7)`).
+    pub const MOUNT: Self = Self(libc::CLONE_NEWNS as u64);
+    /// Process numbers (`pid_namespaces(7)`).
+    pub const PID: Self = Self(libc::CLONE_NEWPID as u64);
+    /// Host and domain name (`uts_namespaces(7)`).
+    pub const UTS: Self = Self(libc::CLONE_NEWUTS as u64);
+    /// System V IPC and POSIX message queues (`ipc_namespaces(7)`).
+    pub const IPC: Self = Self(libc::CLONE_NEWIPC as u64);
+    /// Interfaces, routes, sockets (`network_namespaces(7)`).
+    pub const NETWORK: Self = Self(libc::CLONE_NEWNET as u64);
+    /// The root of the cgroup view (`cgroup_namespaces(7)`).
+    pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
+    /// User and group ids, capabilities (`user_namespaces(7)`).
+    pub const USER: Self = Self(libc::CLONE_NEWUSER as u64);
+    /// Boot and monotonic clock (`time_namespaces(7)`).
+    pub const TIME: Self = Self(0x80);
+
+    const NAMES: [(Self, &'static str); 8] = [
+        (Self::USER, "CLONE_NEWUSER"),
+        (Self::MOUNT, "CLONE_NEWNS"),
+        (Self::PID, "CLONE_NEWPID"),
+        (Self::UTS, "CLONE_NEWUTS"),
+        (Self::IPC, "CLONE_NEWIPC"),
+        (Self::NETWORK, "CLONE_NEWNET"),
+        (Self::CGROUP, "CLONE_NEWCGROUP"),
+        (Self::TIME, "CLONE_NEWTIME"),
+    ];
+
+    /// Whether all of `other` are in here.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and `other`.
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These without `other`.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (flag, name) in Self::NAMES {
+            if self.contains(flag) {
+                write!(f, "{separator}{name}")?;
+                separator = "|";
+            }
+        }
+        if separator.is_empty() { f.write_str("0") } else { Ok(()) }
+    }
+}
+
+/// The two returns of [`clone3`].
+#[derive(Debug)]
+pub enum Fork {
+    /// In the new process.
+    Child,
+    /// In the caller: the child's process id as the caller sees it, and its descriptor.
+    Parent {
+        /// Process id in the caller's PID namespace.
+        pid: i32,
+        /// `pidfd_open(2)`'s kind of descriptor.
+        pidfd: OwnedFd,
+    },
+}
+
+struct CloneText {
+    namespaces: Namespaces,
+    cgroup: Option<i32>,
+}
+
+impl fmt::Display for CloneText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{flags=CLONE_PIDFD")?;
+        if self.cgroup.is_some() {
+            f.write_str("|CLONE_INTO_CGROUP")?;
+        }
+        if !self.namespaces.is_empty() {
+            write!(f, "|{}", self.namespaces)?;
+        }
+        f.write_str(", exit_signal=SIGCHLD")?;
+        match self.cgroup {
+            Some(fd) => write!(f, ", cgroup={fd}}}"),
+            None => f.write_str("}"),
+        }
+    }
+}
+
+/// `clone3(2)`: a copy of this process in new namespaces, with a pidfd, and on cgroup v2 born inside `cgroup`.
+///
+/// # Errors
+/// The kernel's, and `EBUSY` if this process has more than one thread: the copy would hold locks of threads that it
+/// does not have.
+pub fn clone3(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
+    const CLONE_PIDFD: u64 = 0x1000;
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let text = CloneText { namespaces, cgroup: cgroup.map(|fd| fd.as_raw_fd()) };
+    let args = [Arg::Show(&text), Arg::Int(size_of::<libc::clone_args>() as i64)];
+    if threads() != Some(1) {
+        return Err(Error::new("clone3", join(&args), Errno::BUSY));
+    }
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain data for which zero means "not used".
+    let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
+    clone.flags = namespaces.0 | CLONE_PIDFD;
+    clone.pidfd = (&raw mut pidfd) as u64;
+    clone.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        clone.flags |= CLONE_INTO_CGROUP;
+        clone.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    let pending = if trace::enabled() { trace::begin("clone3", &args) } else { None };
+    // SAFETY: without CLONE_VM the child gets a copy of the address space, and this process has one thread, so the
+    // copy is whole; the structure lives on this stack and has the size given.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut clone, size_of::<libc::clone_args>()) };
+    let result = crate::process::check(result);
+    if let Ok(0) = result {
+        // The record belongs to the parent, who alone sees both sides of the call.
+        trace::set_role(trace::Role::Child);
+        return Ok(Fork::Child);
+    }
+    if let Some(pending) = pending {
+        pending.end(result);
+    }
+    match result {
+        // SAFETY: the kernel wrote a new descriptor that nobody else owns.
+        Ok(pid) => Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        Err(errno) => Err(Error::new("clone3", join(&args), errno)),
+    }
+}
+
+/// How many threads this process has: /proc/self/task has a link for each, and two of its own.
+fn threads() -> Option<u64> {
+    let stat = rustix::fs::stat(c"/proc/self/task").ok()?;
+    stat.st_nlink.checked_sub(2)
+}
+
+/// `unshare(2)`.
+pub fn unshare(namespaces: Namespaces) -> Result<()> {
+    call("unshare", &[Arg::Show(&namespaces)], || {
+        // SAFETY: only namespaces are unshared here, never the descriptor table that Rust's owners rely on.
+        crate::process::check(i64::from(unsafe { libc::unshare(namespaces.0 as i32) })).map(drop)
+    })
+}
+
+/// `setns(2)`: joins the namespace that `namespace` is a descriptor of; `kind` guards against another kind.
+pub fn setns(namespace: BorrowedFd<'_>, kind: Namespaces) -> Result<()> {
+    call("setns", &[Arg::fd(&namespace), Arg::Show(&kind)], || {
+        // SAFETY: setns has no memory arguments.
+        crate::process::check(i64::from(unsafe { libc::setns(namespace.as_raw_fd(), kind.0 as i32) })).map(drop)
+    })
+}
+
+/// `sethostname(2)`.
+pub fn sethostname(name: &CStr) -> Result<()> {
+    let bytes = name.to_bytes();
+    call("sethostname", &[Arg::cstr(name), Arg::Int(bytes.len() as i64)], || rustix::system::sethostname(bytes))
+}
+
+/// `setdomainname(2)`.
+pub fn setdomainname(name: &CStr) -> Result<()> {
+    let bytes = name.to_bytes();
+    call("setdomainname", &[Arg::cstr(name), Arg::Int(bytes.len() as i64)], || rustix::system::setdomainname(bytes))
+}

@@ -1,0 +1,177 @@
+//! Processes: exec, the descriptors that stand for them, their limits, what they inherit, and how they end.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+use rustix::io::Errno;
+pub use rustix::process::{Pid, Signal};
+use rustix::process::{PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions};
+
+use crate::call::{Arg, Error, Result, call, join};
+use crate::trace;
+
+/// The libc convention (-1 and errno) as a result.
+pub(crate) fn check(result: i64) -> rustix::io::Result<i64> {
+    if result == -1 {
+        let code = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        return Err(Errno::from_raw_os_error(code));
+    }
+    Ok(result)
+}
+
+/// `execve(2)`. Comes back only with an error.
+pub fn execve(path: &CStr, argv: &[CString], env: &[CString]) -> Error {
+    let count = format!("{} vars", env.len());
+    let args = [Arg::cstr(path), Arg::List(argv), Arg::Text(&count)];
+    let pending = if trace::enabled() { trace::begin("execve", &args) } else { None };
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|item| item.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv_pointers, env_pointers) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end with a null pointer and point to terminated strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv_pointers.as_ptr(), env_pointers.as_ptr()) };
+    let errno = check(-1).err().unwrap_or(Errno::IO);
+    if let Some(pending) = pending {
+        pending.end(Err(errno));
+    }
+    Error::new("execve", join(&args), errno)
+}
+
+/// `close_range(2)` with `CLOSE_RANGE_CLOEXEC`: every descriptor from `first` on closes at exec.
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    let args = [Arg::Int(first.into()), Arg::Text("~0U"), Arg::Text("CLOSE_RANGE_CLOEXEC")];
+    call("close_range", &args, || {
+        // SAFETY: the descriptors stay open until exec; marking them does not take them from their owners.
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+    })
+}
+
+/// `dup3(2)` onto one of the three standard descriptors.
+pub fn set_stdio(from: BorrowedFd<'_>, number: i32) -> Result<()> {
+    call("dup2", &[Arg::fd(&from), Arg::Int(number.into())], || match number {
+        0 => rustix::stdio::dup2_stdin(from),
+        1 => rustix::stdio::dup2_stdout(from),
+        2 => rustix::stdio::dup2_stderr(from),
+        _ => Err(Errno::BADF),
+    })
+}
+
+/// `pidfd_open(2)`.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    call("pidfd_open", &[Arg::Int(pid.into()), Arg::Int(0)], || {
+        let pid = Pid::from_raw(pid).ok_or(Errno::INVAL)?;
+        rustix::process::pidfd_open(pid, PidfdFlags::empty())
+    })
+}
+
+/// `pidfd_send_signal(2)` with a raw number, so that real-time signals go through as well.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    call("pidfd_send_signal", &[Arg::fd(&pidfd), Arg::Int(signal.into()), Arg::Text("NULL"), Arg::Int(0)], || {
+        let null: *const libc::siginfo_t = ptr::null();
+        // SAFETY: a null siginfo is allowed, the kernel then fills it as kill(2) would.
+        check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) }).map(drop)
+    })
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+}
+
+impl Ended {
+    /// The shell's and Docker's convention: the status, or 128 and the signal.
+    pub fn code(self) -> i32 {
+        match self {
+            Ended::Exited(status) => status,
+            Ended::Signaled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// `waitid(2)` on a child's descriptor; `None` if it still runs and `block` is false.
+pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>> {
+    let mut options = WaitIdOptions::EXITED;
+    if !block {
+        options |= WaitIdOptions::NOHANG;
+    }
+    let mut status = None;
+    call("waitid", &[Arg::Text("P_PIDFD"), Arg::fd(&pidfd), Arg::Flags(&options)], || {
+        let answer = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd), options))?;
+        status = answer.and_then(|answer| match (answer.exit_status(), answer.terminating_signal()) {
+            (Some(status), _) => Some(Ended::Exited(status)),
+            (None, Some(signal)) => Some(Ended::Signaled(signal)),
+            (None, None) => None,
+        });
+        Ok(())
+    })?;
+    Ok(status)
+}
+
+/// Reaps any one child that has ended (`waitpid(-1, WNOHANG)`): an init's duty. `None` if there is none now.
+pub fn reap_any() -> Result<Option<(i32, Ended)>> {
+    let mut ended = None;
+    call("wait4", &[Arg::Int(-1), Arg::Text("WNOHANG")], || {
+        match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                let how = match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ended::Exited(code),
+                    (None, signal) => Ended::Signaled(signal.unwrap_or(0)),
+                };
+                ended = Some((pid.as_raw_nonzero().get(), how));
+                Ok(())
+            }
+            Ok(None) | Err(Errno::CHILD) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    })?;
+    Ok(ended)
+}
+
+/// `prlimit(2)` on this process. `None` is `RLIM_INFINITY`.
+pub fn setrlimit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<()> {
+    let limit = Rlimit { current: soft, maximum: hard };
+    call("prlimit64", &[Arg::Int(0), Arg::Flags(&resource), Arg::Flags(&limit), Arg::Text("NULL")], || {
+        rustix::process::setrlimit(resource, limit)
+    })
+}
+
+/// `setsid(2)`.
+pub fn setsid() -> Result<()> {
+    call("setsid", &[], || rustix::process::setsid().map(drop))
+}
+
+/// `umask(2)`.
+pub fn umask(mask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+}
+
+/// `chdir(2)`.
+pub fn chdir(path: &CStr) -> Result<()> {
+    call("chdir", &[Arg::cstr(path)], || rustix::process::chdir(path))
+}
+
+/// `fchdir(2)`.
+pub fn fchdir(dir: BorrowedFd<'_>) -> Result<()> {
+    call("fchdir", &[Arg::fd(&dir)], || rustix::process::fchdir(dir))
+}
+
+/// `getcwd(2)`; a folder outside the root shows as `(unreachable)…`.
+pub fn getcwd() -> Result<CString> {
+    let mut path = CString::default();
+    call("getcwd", &[], || {
+        path = rustix::process::getcwd(Vec::new())?;
+        Ok(())
+    })?;
+    Ok(path)
+}
+
+/// Ends this process at once, without the exit handlers of the process it was cloned from.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}

@@ -1,0 +1,75 @@
+//! The line between the two halves of a creation: one socket pair, whole messages, descriptors along with them.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+
+use crate::call::{Arg, Result, call};
+
+/// One end.
+#[derive(Debug)]
+pub struct Line(OwnedFd);
+
+/// The largest message: an error's text fits.
+const MESSAGE: usize = 16 << 10;
+
+/// Both ends: a `SOCK_SEQPACKET` pair that closes on exec.
+pub fn pair() -> Result<(Line, Line)> {
+    let args = [Arg::Text("AF_UNIX"), Arg::Text("SOCK_SEQPACKET|SOCK_CLOEXEC"), Arg::Int(0)];
+    let (ours, theirs) = call("socketpair", &args, || {
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+    })?;
+    Ok((Line(ours), Line(theirs)))
+}
+
+impl Line {
+    /// Sends one message, with a descriptor if there is one.
+    ///
+    /// # Errors
+    /// `EPIPE` if the other side is gone.
+    pub fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
+        call("sendmsg", &[Arg::fd(&self.0), Arg::Int(message.len() as i64)], || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let list = descriptor.map(|fd| [fd]);
+            if let Some(list) = &list {
+                control.push(SendAncillaryMessage::ScmRights(list));
+            }
+            let data = [IoSlice::new(&message[..message.len().min(MESSAGE)])];
+            rustix::net::sendmsg(&self.0, &data, &mut control, SendFlags::NOSIGNAL).map(drop)
+        })
+    }
+
+    /// Waits for one message. An empty one means that the other side has closed its end: by exec, or by its end.
+    pub fn receive(&self) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+        let mut buffer = vec![0u8; MESSAGE];
+        let mut received = None;
+        call("recvmsg", &[Arg::fd(&self.0)], || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let answer = rustix::io::retry_on_intr(|| {
+                let mut data = [IoSliceMut::new(&mut buffer)];
+                rustix::net::recvmsg(&self.0, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)
+            })?;
+            buffer.truncate(answer.bytes);
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    received = descriptors.into_iter().next();
+                }
+            }
+            Ok(answer.bytes)
+        })?;
+        Ok((buffer, received))
+    }
+}
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
