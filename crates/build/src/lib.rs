@@ -1,3 +1,9 @@
-//! The builder.
+//! A Dockerfile becomes an image.
+//!
+//! The way of a build: text -> syntax tree with spans ([`syntax`]) -> stages and steps with cache keys ([`graph`]),
+//! both pure -> the solver, which finds each step in the cache or performs it. Nothing here starts a process or knows
+//! how layers are stored: a `RUN` is `hull-engine`'s run path, layers and images are `hull-image`'s.
 
-#![forbid(unsafe_code)]
+pub mod expand;
+pub mod glob;
+pub mod syntax;

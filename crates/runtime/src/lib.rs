@@ -1,3 +1,21 @@
-//! The OCI runtime.
+//! The OCI runtime: a specification and a root become a contained process.
+//!
+//! Read [`create`] for the parent's half and `init.rs` for the child's. Everything they do is computed before, in
+//! [`plan`], by pure functions; [`cgroup`], [`caps`] and [`seccomp`] are the three larger tables behind it.
 
 #![forbid(unsafe_code)]
+
+pub mod caps;
+pub mod cgroup;
+mod create;
+mod diagnose;
+mod error;
+mod init;
+mod mounts;
+pub mod options;
+pub mod plan;
+pub mod seccomp;
+
+pub use create::{Created, Inputs, Stdio, create};
+pub use error::{Class, Error, Result};
+pub use hull_sys::process::Ended;

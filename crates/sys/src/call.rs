@@ -6,7 +6,6 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -117,10 +116,6 @@ pub(crate) enum Arg<'a> {
 }
 
 impl<'a> Arg<'a> {
-    pub(crate) fn path(path: &'a Path) -> Self {
-        Arg::Str(path.as_os_str().as_encoded_bytes())
-    }
-
     pub(crate) fn cstr(text: &'a CStr) -> Self {
         Arg::Str(text.to_bytes())
     }
@@ -146,7 +141,7 @@ impl fmt::Display for Arg<'_> {
             Arg::Flags(flags) => {
                 let text = format!("{flags:?}");
                 let inner = text.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(&text);
-                f.write_str(if inner.is_empty() || inner == "empty" { "0" } else { inner })
+                f.write_str(if inner == "0x0" { "0" } else { inner })
             }
             Arg::List(list) => {
                 f.write_str("[")?;

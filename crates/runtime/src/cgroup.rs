@@ -1,0 +1,14 @@
+//! Control groups, v1, hybrid and v2: a limit is a value in a file, and a limit that cannot be set stops the start.
+//!
+//! [`Host::detect`] reads how this machine is laid out, [`plan`] turns OCI resources into folders and writes (pure),
+//! [`Cgroup`] owns the folders. The differences between the versions stay inside this module.
+//!
+//! Sources: `cgroups(7)`, the kernel's `cgroup-v1/` and `cgroup-v2.rst`, runtime-spec "Control groups".
+
+mod host;
+mod limits;
+mod live;
+
+pub use host::{Hierarchy, Host, Version};
+pub use limits::{Write, plan};
+pub use live::{Cgroup, leftovers};

@@ -1,0 +1,252 @@
+//! The container's groups on this host: made, joined, emptied, removed.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hull_sys::fs::{self, CWD};
+use hull_sys::{Errno, process};
+use rustix::fs::OFlags;
+
+use super::host::{Hierarchy, Host, Version};
+use super::limits::Write;
+use crate::error::{Doing, Error, Result};
+
+/// How long processes that were killed may take to be gone before a group is reported as busy.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One group in one hierarchy.
+#[derive(Debug)]
+struct Group {
+    hierarchy: Hierarchy,
+    path: PathBuf,
+    folder: OwnedFd,
+}
+
+/// The groups of one container; they are removed when this is dropped.
+#[derive(Debug)]
+pub struct Cgroup {
+    groups: Vec<Group>,
+    removed: bool,
+}
+
+impl Cgroup {
+    /// Makes the groups called `name` in the hierarchies that `writes` need, and sets the limits.
+    ///
+    /// # Errors
+    /// The file that refused a value, with the value.
+    pub fn create(host: &Host, name: &str, writes: &[Write]) -> Result<Self> {
+        let mut cgroup = Self { groups: Vec::new(), removed: false };
+        for write in writes {
+            let hierarchy = host.controller(write.controller).ok_or_else(|| {
+                Error::invalid(format!("set {}", write.file), format!("no {} controller", write.controller))
+            })?;
+            let group = cgroup.group(hierarchy, name)?;
+            if group.hierarchy.version == Version::V2 {
+                group.enable(write.controller)?;
+            }
+            group.set(write.file, &write.value)?;
+        }
+        Ok(cgroup)
+    }
+
+    fn group(&mut self, hierarchy: &Hierarchy, name: &str) -> Result<&Group> {
+        if let Some(index) = self.groups.iter().position(|group| group.hierarchy.mount == hierarchy.mount) {
+            return Ok(&self.groups[index]);
+        }
+        let path = hierarchy.mount.join(&hierarchy.parent).join(name);
+        let doing = || format!("make the control group {}", path.display());
+        let c_path = c_path(&path);
+        fs::mkdirat(CWD, &c_path, 0o755).doing(doing)?;
+        let folder = fs::openat(CWD, &c_path, OFlags::RDONLY | OFlags::DIRECTORY, 0).doing(doing)?;
+        let group = Group { hierarchy: hierarchy.clone(), path, folder };
+        if hierarchy.controllers.iter().any(|name| name == "cpuset") && hierarchy.version == Version::V1 {
+            group.inherit_cpuset()?;
+        }
+        self.groups.push(group);
+        Ok(&self.groups[self.groups.len() - 1])
+    }
+
+    /// The v2 group to be born in (`CLONE_INTO_CGROUP`).
+    pub fn birth(&self) -> Option<BorrowedFd<'_>> {
+        self.groups.iter().find(|group| group.hierarchy.version == Version::V2).map(|group| group.folder.as_fd())
+    }
+
+    /// Puts a process into all v1 groups.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        let pid = pid.to_string();
+        for group in self.groups.iter().filter(|group| group.hierarchy.version == Version::V1) {
+            group.set("cgroup.procs", &pid)?;
+        }
+        Ok(())
+    }
+
+    /// What a cgroup mount of the container shows: the v1 hierarchies it is in, or `None` for the unified one.
+    pub fn view(&self) -> Option<Vec<Vec<String>>> {
+        let v1 = |group: &&Group| group.hierarchy.version == Version::V1;
+        match self.birth() {
+            Some(_) => None,
+            None => Some(self.groups.iter().filter(v1).map(|group| group.hierarchy.controllers.clone()).collect()),
+        }
+    }
+
+    /// The folders, for the record.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.groups.iter().map(|group| group.path.as_path())
+    }
+
+    /// Removes the groups. Processes that are still inside are killed first.
+    ///
+    /// # Errors
+    /// A group that stays busy for five seconds.
+    pub fn remove(mut self) -> Result<()> {
+        self.removed = true;
+        remove_all(self.groups.iter().map(|group| group.path.as_path()))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.removed {
+            // Only reached when the creation failed, whose error is the one to tell; `system check` finds a remainder.
+            let _ = remove_all(self.groups.iter().map(|group| group.path.as_path()));
+        }
+    }
+}
+
+impl Group {
+    fn set(&self, file: &str, value: &str) -> Result<()> {
+        let name = CString::new(file).unwrap_or_default();
+        fs::write_file(self.folder.as_fd(), &name, value.as_bytes()).map_err(|error| {
+            let doing = format!("write {value:?} to {}", self.path.join(file).display());
+            Error::setup(doing, error).hint(advice(file))
+        })
+    }
+
+    /// v1 gives a new cpuset neither processors nor memory nodes, and then nothing can join it.
+    fn inherit_cpuset(&self) -> Result<()> {
+        let parent = self.path.parent().unwrap_or(&self.hierarchy.mount);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let from = parent.join(file);
+            let value = fs::read_file(CWD, &c_path(&from), 64 << 10).doing(|| format!("read {}", from.display()))?;
+            self.set(file, String::from_utf8_lossy(&value).trim())?;
+        }
+        Ok(())
+    }
+
+    /// Lets `controller` through to this group, from the root of the hierarchy down.
+    fn enable(&self, controller: &str) -> Result<()> {
+        let mut at = self.hierarchy.mount.clone();
+        let below = self.path.strip_prefix(&self.hierarchy.mount).unwrap_or(Path::new("")).to_owned();
+        for step in below.components() {
+            let file = at.join("cgroup.subtree_control");
+            let doing = || format!("enable the {controller} controller in {}", file.display());
+            let on = fs::read_file(CWD, &c_path(&file), 4096).doing(doing)?;
+            if !String::from_utf8_lossy(&on).split_whitespace().any(|name| name == controller) {
+                let value = format!("+{controller}");
+                fs::write_file(CWD, &c_path(&file), value.as_bytes()).map_err(|error| {
+                    Error::setup(doing(), error).hint(
+                        "a group that holds processes cannot pass controllers on; start hull in a leaf of its own, \
+                         as `systemd-run --scope -p Delegate=yes` makes one",
+                    )
+                })?;
+            }
+            at.push(step);
+        }
+        Ok(())
+    }
+}
+
+fn advice(file: &str) -> String {
+    match file {
+        "memory.memsw.limit_in_bytes" => "this kernel may not account swap; leave --memory-swap out".to_owned(),
+        _ => format!(
+            "the kernel does not take this value for {file} here; a container without its limit is not started"
+        ),
+    }
+}
+
+fn c_path(path: &Path) -> CString {
+    // The parts come from the mount table and from ids, none of which can hold a NUL.
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+/// Kills what is in the groups and removes them, deepest first.
+fn remove_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
+    let mut first = Ok(());
+    for path in paths {
+        let result = remove_tree(path);
+        if first.is_ok() {
+            first = result;
+        }
+    }
+    first
+}
+
+/// Removes one group with all groups below it.
+pub(super) fn remove_tree(path: &Path) -> Result<()> {
+    let doing = || format!("remove the control group {}", path.display());
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match fs::unlinkat(CWD, &c_path(path), true) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.errno() == Errno::NOENT => return Ok(()),
+            Err(error) if error.errno() != Errno::BUSY || Instant::now() > deadline => {
+                return Err(Error::setup(doing(), error));
+            }
+            Err(_) => {}
+        }
+        for below in subgroups(path) {
+            remove_tree(&below)?;
+        }
+        kill_members(path)?;
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+fn subgroups(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    let folder = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    entries.flatten().filter(folder).map(|entry| entry.path()).collect()
+}
+
+fn kill_members(path: &Path) -> Result<()> {
+    let procs = path.join("cgroup.procs");
+    let list = match fs::read_file(CWD, &c_path(&procs), 16 << 20) {
+        Ok(list) => list,
+        Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NODEV) => return Ok(()),
+        Err(error) => return Err(Error::setup(format!("read {}", procs.display()), error)),
+    };
+    for pid in String::from_utf8_lossy(&list).lines().filter_map(|line| line.parse::<i32>().ok()) {
+        // Between the look and the kill the number may have ended and be somebody else's: a descriptor first, then
+        // a second look whether that process is in the group.
+        let Ok(pidfd) = process::pidfd_open(pid) else { continue };
+        let again = std::fs::read_to_string(&procs).unwrap_or_default();
+        if again.lines().any(|line| line.parse() == Ok(pid)) {
+            match process::pidfd_send_signal(pidfd.as_fd(), 9) {
+                Err(error) if error.errno() != Errno::SRCH => {
+                    return Err(Error::setup(format!("kill process {pid} in {}", path.display()), error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All groups of containers (`hull-…`) below the parents in which hull makes them.
+pub fn leftovers(host: &Host) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = host
+        .hierarchies
+        .iter()
+        .flat_map(|hierarchy| subgroups(&hierarchy.mount.join(&hierarchy.parent)))
+        .filter(|path| path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"hull-")))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}

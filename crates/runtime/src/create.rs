@@ -1,0 +1,179 @@
+//! The parent's half of a creation, in the order in which it happens.
+//!
+//! The child's half is `init.rs`. They talk over one line of whole messages:
+//!
+//! ```text
+//!   parent                           child
+//!   clone3 ------------------------> waits
+//!   joins it to its groups, "go" --> mounts, root, identity
+//!   (terminal) <-------------------- the terminal's other end
+//!   created <----------------------- "ready"
+//!   "start" -----------------------> seccomp, exec
+//!   (line closes: it runs) <-------- or an error, in words
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hull_sys::ns::{self, Fork, Namespaces};
+use hull_sys::process::{self, Ended};
+use hull_sys::sync::{self, Line};
+use hull_sys::{signal, trace};
+
+use crate::cgroup::Cgroup;
+use crate::error::{Doing, Error, Result};
+use crate::init;
+use crate::mounts;
+use crate::plan::Plan;
+
+/// What a creation takes besides the plan: things that live, and that the child inherits.
+pub struct Inputs<'a> {
+    /// The root file system: a detached mount that nothing on the host shows.
+    pub root: OwnedFd,
+    /// The groups, with their limits in force already.
+    pub cgroup: &'a Cgroup,
+    /// What the command reads and writes.
+    pub stdio: Stdio,
+}
+
+/// Standard input, output and error of the command.
+#[derive(Debug)]
+pub enum Stdio {
+    /// These three.
+    Given([OwnedFd; 3]),
+    /// A terminal of the container's own devpts; its other end comes back in [`Created::terminal`].
+    Terminal,
+}
+
+/// A container whose process waits for [`Created::start`].
+#[derive(Debug)]
+pub struct Created {
+    /// The process id as the host sees it.
+    pub pid: i32,
+    /// The process.
+    pub pidfd: OwnedFd,
+    /// The multiplexer's side of the container's terminal.
+    pub terminal: Option<OwnedFd>,
+    line: Line,
+}
+
+/// Creates the container: everything but the command's exec.
+///
+/// # Errors
+/// The step that failed, in the parent or in the child. Nothing is left then: the child is dead and reaped, and what
+/// it had made went with its namespaces.
+pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
+    trace::stage(
+        "open what the host lends",
+        "Bind sources are host paths. They are opened now, as detached copies, while the host's tree is still in view.",
+    );
+    let sources = mounts::open_sources(plan)?;
+
+    let (ours, theirs) = sync::pair().doing(|| "make the line to the container".to_owned())?;
+
+    trace::stage(
+        "one clone, new namespaces",
+        "A container is a process: one clone3 gives it its own mounts, process numbers, host name, IPC and network. \
+         The cgroup namespace comes later, once it is in its group, because it is rooted where its maker is.",
+    );
+    let fork = ns::clone3(plan.namespaces.without(Namespaces::CGROUP), inputs.cgroup.birth());
+    let (pid, pidfd) = match fork.doing(|| "clone the container's process".to_owned())? {
+        Fork::Child => {
+            drop(ours);
+            init::main(plan, inputs, sources, theirs)
+        }
+        Fork::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    drop(sources);
+
+    let mut created = Created { pid, pidfd, terminal: None, line: ours };
+    match created.bring_up(&inputs) {
+        Ok(()) => Ok(created),
+        Err(error) => {
+            created.abandon();
+            Err(error)
+        }
+    }
+}
+
+impl Created {
+    fn bring_up(&mut self, inputs: &Inputs<'_>) -> Result<()> {
+        trace::stage(
+            "join the groups",
+            "The limits are in force before the process may do anything: it waits until it is inside.",
+        );
+        inputs.cgroup.attach(self.pid)?;
+        self.line.send(b"go", None).doing(|| "release the container".to_owned())?;
+        if matches!(inputs.stdio, Stdio::Terminal) {
+            let (message, terminal) = self.hear()?;
+            if message != b"terminal" || terminal.is_none() {
+                return Err(Error::from_message(&message));
+            }
+            self.terminal = terminal;
+        }
+        match self.hear()?.0.as_slice() {
+            b"ready" => Ok(()),
+            message => Err(Error::from_message(message)),
+        }
+    }
+
+    fn hear(&self) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+        let (message, descriptor) = self.line.receive().doing(|| "hear from the container".to_owned())?;
+        if message.is_empty() {
+            let how = process::wait(self.pidfd.as_fd(), true).ok().flatten();
+            let cause = match how {
+                Some(Ended::Signaled(signal)) => format!("its process was killed by signal {signal}"),
+                Some(Ended::Exited(status)) => format!("its process ended with status {status}"),
+                None => "its process is gone".to_owned(),
+            };
+            return Err(Error::setup("create the container", cause));
+        }
+        Ok((message, descriptor))
+    }
+
+    /// Lets the command run.
+    ///
+    /// # Errors
+    /// It could not be executed: [`crate::Class::NotFound`], [`crate::Class::NotExecutable`], or a setup step.
+    pub fn start(&self) -> Result<()> {
+        self.line.send(b"start", None).doing(|| "start the container".to_owned())?;
+        let (message, _) = self.line.receive().doing(|| "hear from the container".to_owned())?;
+        if !message.is_empty() {
+            self.abandon();
+            return Err(Error::from_message(&message));
+        }
+        // The line closes at exec, and also if the process died on the way there.
+        trace::exec_succeeded();
+        Ok(())
+    }
+
+    /// Waits until the container has ended.
+    pub fn wait(&self) -> Result<Ended> {
+        let ended = process::wait(self.pidfd.as_fd(), true).doing(|| "wait for the container".to_owned())?;
+        ended.ok_or_else(|| Error::setup("wait for the container", "it was reaped by somebody else"))
+    }
+
+    /// How it ended, if it has.
+    pub fn try_wait(&self) -> Result<Option<Ended>> {
+        process::wait(self.pidfd.as_fd(), false).doing(|| "wait for the container".to_owned())
+    }
+
+    /// Sends a signal to its first process.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        process::pidfd_send_signal(self.pidfd.as_fd(), signal).doing(|| format!("send signal {signal}"))
+    }
+
+    /// The process, for polling.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Ends what was created and takes its status, so that nothing of it is left.
+    fn abandon(&self) {
+        const SIGKILL: i32 = 9;
+        debug_assert_eq!(signal::parse("KILL"), Ok(SIGKILL));
+        // Both fail only if the process has ended and was reaped already.
+        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), SIGKILL);
+        let _ = process::wait(self.pidfd.as_fd(), true);
+    }
+}

@@ -1,0 +1,317 @@
+//! The child's half of a creation: from the clone to the command's exec, in the order in which it happens.
+//!
+//! The process is alone (no threads), in its new namespaces, and holds what its parent opened for it. Everything it
+//! does was computed before; here are only the calls, and the reasons for their order.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use hull_sys::fs::{self, CWD};
+use hull_sys::mount::{self, MountAttr, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use hull_sys::ns::{self, Namespaces};
+use hull_sys::path::Root;
+use hull_sys::sync::Line;
+use hull_sys::{cred, net, process, seccomp, signal, trace, tty};
+
+use crate::create::{Inputs, Stdio};
+use crate::diagnose;
+use crate::error::{Doing, Error, Result};
+use crate::mounts::{self, Sources};
+use crate::plan::{MountStep, Plan, What};
+
+/// Runs the child's half. Never returns: the command's exec replaces it, or it tells its parent why not and ends.
+pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: Line) -> ! {
+    let Err(error) = story(plan, inputs, sources, &line) else { process::exit_now(0) };
+    // If the parent is gone there is nobody to tell.
+    let _ = line.send(&error.to_message(), None);
+    process::exit_now(1)
+}
+
+/// `Ok` only when the parent has gone away.
+fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: &Line) -> Result<()> {
+    // Not dumpable: nobody in a namespace that we may share can look into this process before it is the command.
+    cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
+    process::setsid().doing(|| "start a session".to_owned())?;
+    if plan.namespaces.contains(Namespaces::NETWORK) {
+        net::loopback_up().doing(|| "bring the loopback interface up".to_owned())?;
+    }
+
+    let root = enter_root_mount(inputs.root)?;
+    let proc = private_proc()?;
+    let view = inputs.cgroup.view();
+
+    // The parent joins this process to its groups meanwhile; the cgroup namespace and its mounts wait for that.
+    let mut attached = false;
+    trace::stage(
+        "build the container's tree",
+        "Each mount is made detached and moved onto a handle inside the new root, so no link of the image can lead \
+         a mount elsewhere.",
+    );
+    for (step, source) in plan.mounts.iter().zip(&sources) {
+        if step.what == What::Cgroup && !attached {
+            wait_until_attached(plan, line)?;
+            attached = true;
+        }
+        match step.what {
+            What::Cgroup => cgroup_mount(&root, step, view.as_deref())?,
+            _ => drop(mounts::perform(&root, step, source.as_ref())?),
+        }
+        if step.destination == Path::new("/dev") && source.is_none() {
+            mounts::devices(&root, &plan.devices, plan.terminal)?;
+        }
+    }
+    if !attached {
+        wait_until_attached(plan, line)?;
+    }
+    drop(sources);
+    let stdio = match inputs.stdio {
+        Stdio::Given(given) => given,
+        Stdio::Terminal => open_terminal(&root, line)?,
+    };
+    trace::stage(
+        "hide and freeze",
+        "Files of /proc that leak or change the host are covered by the container's own /dev/null or made read-only.",
+    );
+    mounts::make_read_only(&root, plan)?;
+    mounts::mask(&root, plan)?;
+    enter_root(&root, plan)?;
+    name_it(plan, proc.as_fd())?;
+
+    trace::stage(
+        "become the user",
+        "Limits while still privileged; then groups, ids and capabilities, in this order, because each step needs \
+         the rights that the next one gives up.",
+    );
+    set_limits(plan, proc.as_fd())?;
+    drop(proc);
+    become_user(plan)?;
+    // After the change of ids, which clears it.
+    if plan.die_with_parent {
+        cred::die_with_parent().doing(|| "tie the container to its parent".to_owned())?;
+    }
+    enter_cwd(plan)?;
+    for (number, file) in stdio.iter().enumerate() {
+        process::set_stdio(file.as_fd(), number as i32).doing(|| "hand over the standard streams".to_owned())?;
+    }
+    if matches!(plan.terminal, true) {
+        tty::make_controlling(stdio[0].as_fd()).doing(|| "take the terminal".to_owned())?;
+    }
+
+    line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
+    let (message, _) = line.receive().doing(|| "wait for the start".to_owned())?;
+    if message != b"start" {
+        return Ok(());
+    }
+    execute(plan)
+}
+
+/// Attaches the root's detached mount in this mount namespace, where nobody outside can see it.
+fn enter_root_mount(root: OwnedFd) -> Result<Root> {
+    trace::stage(
+        "cut the tree off from the host",
+        "Recursively private, before anything is attached: no mount made here may show up outside, nor one made \
+         outside in here.",
+    );
+    mount::set_propagation(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .doing(|| "make the mount tree private".to_owned())?;
+    // On top of "/": a path that always exists. Lookups still start at the old root below it, until the pivot.
+    mount::move_mount(root.as_fd(), c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .doing(|| "attach the root file system".to_owned())?;
+    Ok(Root::from_fd(root))
+}
+
+/// A procfs of our PID namespace that no path leads to: what is written through it cannot be led elsewhere by mounts
+/// of the image (CVE-2019-16884, CVE-2025-52881).
+fn private_proc() -> Result<OwnedFd> {
+    mount::new_filesystem(c"proc", None, &[], MountAttrFlags::empty()).doing(|| "make a private procfs".to_owned())
+}
+
+fn wait_until_attached(plan: &Plan, line: &Line) -> Result<()> {
+    let (message, _) = line.receive().doing(|| "wait for the control groups".to_owned())?;
+    if message != b"go" {
+        process::exit_now(0);
+    }
+    if plan.namespaces.contains(Namespaces::CGROUP) {
+        ns::unshare(Namespaces::CGROUP).doing(|| "root the cgroup view at the container's group".to_owned())?;
+    }
+    Ok(())
+}
+
+/// v2: the unified view. v1: a tmpfs with one mount for each hierarchy that the container is in.
+fn cgroup_mount(root: &Root, step: &MountStep, view: Option<&[Vec<String>]>) -> Result<()> {
+    let filesystem = |kind: &CStr| What::Filesystem { kind: kind.to_owned(), source: Some(c"cgroup".to_owned()) };
+    let Some(hierarchies) = view else {
+        let step = MountStep { what: filesystem(c"cgroup2"), ..step.clone() };
+        return mounts::perform(root, &step, None).map(drop);
+    };
+    let doing = || format!("mount {}", step.destination.display());
+    let mut base = MountStep { what: filesystem(c"tmpfs"), ..step.clone() };
+    base.options.set &= !u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+    base.options.data = vec![(c"mode".to_owned(), Some(c"755".to_owned()))];
+    let tmpfs = mounts::perform(root, &base, None)?;
+    for controllers in hierarchies {
+        let name = controllers.join(",");
+        let mut one = MountStep { what: filesystem(c"cgroup"), ..step.clone() };
+        one.destination = step.destination.join(name.trim_start_matches("name="));
+        one.options.data =
+            controllers.iter().map(|controller| v1_option(controller)).collect::<Result<Vec<_>>>()?.concat();
+        mounts::perform(root, &one, None)?;
+    }
+    if step.options.set & u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()) != 0 {
+        let attr = MountAttr { set: step.options.set, ..MountAttr::default() };
+        mount::mount_setattr(tmpfs.as_fd(), c"", false, attr).doing(doing)?;
+    }
+    Ok(())
+}
+
+fn v1_option(controller: &str) -> Result<Vec<(CString, Option<CString>)>> {
+    let text = |text: &str| CString::new(text).map_err(|error| Error::invalid("mount control groups", error));
+    Ok(match controller.strip_prefix("name=") {
+        Some(name) => vec![(c"none".to_owned(), None), (c"name".to_owned(), Some(text(name)?))],
+        None => vec![(text(controller)?, None)],
+    })
+}
+
+/// A pair of the container's own devpts; the other end goes to the parent, ours is the command's and /dev/console.
+fn open_terminal(root: &Root, line: &Line) -> Result<[OwnedFd; 3]> {
+    let doing = || "open the container's terminal".to_owned();
+    let pts = root.open_read(Path::new("/dev/pts")).doing(doing)?;
+    let ptmx = tty::open_ptmx(pts.as_fd(), c"ptmx").doing(doing)?;
+    tty::unlock(ptmx.as_fd()).doing(doing)?;
+    // By ioctl on the multiplexer: no name in /dev/pts, which the image may have replaced, is looked up
+    // (CVE-2025-52565).
+    let peer = tty::peer(ptmx.as_fd()).doing(doing)?;
+    let flags = mount::OpenTreeFlags::OPEN_TREE_CLONE | mount::OpenTreeFlags::AT_EMPTY_PATH;
+    let console = mount::open_tree(peer.as_fd(), c"", flags).doing(doing)?;
+    let target = root.resolve_nofollow(Path::new("/dev/console")).doing(doing)?;
+    mount::attach(console.as_fd(), target.as_fd()).doing(doing)?;
+    line.send(b"terminal", Some(ptmx.as_fd())).doing(doing)?;
+    let copy = || peer.try_clone().map_err(|error| Error::setup(doing(), error));
+    Ok([copy()?, copy()?, copy()?])
+}
+
+/// The new root becomes `/`, and the host's tree is gone from this namespace.
+fn enter_root(root: &Root, plan: &Plan) -> Result<()> {
+    trace::stage(
+        "change the root",
+        "pivot_root exchanges the root mount itself and the old one is then detached; chroot would only move where \
+         lookups begin, and a privileged process can walk back out of that.",
+    );
+    let doing = || "change the root".to_owned();
+    process::fchdir(root.as_fd()).doing(doing)?;
+    // Both names are ".": the old root ends up stacked on the new one and is detached from there.
+    mount::pivot_root(c".", c".").doing(doing)?;
+    mount::umount2(c".", UnmountFlags::DETACH).doing(doing)?;
+    process::chdir(c"/").doing(doing)?;
+    if plan.read_only_root {
+        let attr = MountAttr { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), ..MountAttr::default() };
+        mount::mount_setattr(CWD, c"/", false, attr).doing(|| "make the root read-only".to_owned())?;
+    }
+    Ok(())
+}
+
+fn name_it(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        trace::stage("give it a name", "The UTS namespace is the container's, so the host keeps its own name.");
+        ns::sethostname(name).doing(|| "set the host name".to_owned())?;
+    }
+    if let Some(name) = &plan.domainname {
+        ns::setdomainname(name).doing(|| "set the domain name".to_owned())?;
+    }
+    for (name, value) in &plan.sysctl {
+        let path = [b"sys/", name.to_bytes()].concat();
+        let path = CString::new(path).map_err(|error| Error::invalid("set a sysctl", error))?;
+        fs::write_file(proc, &path, value.as_bytes())
+            .doing(|| format!("set the sysctl {}", name.to_string_lossy()))?;
+    }
+    Ok(())
+}
+
+fn set_limits(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
+    if let Some(adjustment) = plan.oom_score_adj {
+        let value = adjustment.to_string();
+        fs::write_file(proc, c"self/oom_score_adj", value.as_bytes())
+            .doing(|| format!("set oom_score_adj to {value}"))?;
+    }
+    for (resource, soft, hard) in &plan.rlimits {
+        process::setrlimit(*resource, *soft, *hard).doing(|| format!("set the limit {resource:?}"))?;
+    }
+    if let Some(mask) = plan.umask {
+        process::umask(mask);
+    }
+    Ok(())
+}
+
+fn become_user(plan: &Plan) -> Result<()> {
+    let doing = || "become the user".to_owned();
+    for capability in 0..64 {
+        match cred::has_bounding(capability) {
+            // The first number that the kernel does not know ends the list.
+            Err(_) => break,
+            Ok(true) if plan.caps.bounding >> capability & 1 == 0 => {
+                cred::drop_bounding(capability).doing(|| "limit the capabilities".to_owned())?;
+            }
+            Ok(_) => {}
+        }
+    }
+    // The permitted set must outlive the change of ids: it still loads the filter and sets the final sets below.
+    cred::keep_capabilities(true).doing(doing)?;
+    cred::setgroups(&plan.groups).doing(|| "set the groups".to_owned())?;
+    cred::setresgid(plan.gid).doing(doing)?;
+    cred::setresuid(plan.uid).doing(doing)?;
+    cred::keep_capabilities(false).doing(doing)?;
+    if plan.uid != 0 {
+        let (_, permitted, _) = cred::capget().doing(doing)?;
+        cred::capset(permitted, permitted, 0).doing(doing)?;
+    }
+    Ok(())
+}
+
+/// Into the working directory, and a look whether it is inside the root: an inherited folder is not (CVE-2024-21626).
+fn enter_cwd(plan: &Plan) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let doing = || format!("change to the working directory {}", plan.cwd.display());
+    let path = CString::new(plan.cwd.as_os_str().as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
+    process::chdir(&path).doing(doing)?;
+    let actual = process::getcwd().doing(doing)?;
+    if !actual.to_bytes().starts_with(b"/") {
+        return Err(Error::invalid(doing(), "it is outside the container's root"));
+    }
+    Ok(())
+}
+
+/// The last steps, with as little between them as possible, and then the command.
+fn execute(plan: &Plan) -> Result<()> {
+    let filter = |when: &'static str| -> Result<()> {
+        let Some(program) = &plan.seccomp else { return Ok(()) };
+        trace::stage("filter the system calls", when);
+        seccomp::set_filter(&program.filter, program.flags).map(drop).doing(|| "load the seccomp filter".to_owned())
+    };
+    // Nothing that hull holds reaches the command: all but the three streams close at exec.
+    process::close_on_exec_from(3).doing(|| "close descriptors".to_owned())?;
+    signal::default_actions();
+    signal::unblock_all().doing(|| "unblock signals".to_owned())?;
+    let candidates = diagnose::candidates(plan);
+    if plan.no_new_privs {
+        cred::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
+        limit_capabilities(plan)?;
+        filter("With no_new_privs the filter needs no privilege, so it comes last.")?;
+    } else {
+        // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it comes before the capabilities go.
+        filter("Loaded while CAP_SYS_ADMIN is still there; the filter itself allows what comes now.")?;
+        limit_capabilities(plan)?;
+    }
+    trace::stage("execute the command", "From here on the process is the command: same process id, other program.");
+    Err(diagnose::execute(plan, &candidates))
+}
+
+fn limit_capabilities(plan: &Plan) -> Result<()> {
+    let doing = || "set the capabilities".to_owned();
+    cred::clear_ambient().doing(doing)?;
+    cred::capset(plan.caps.effective, plan.caps.permitted, plan.caps.inheritable).doing(doing)?;
+    for capability in (0..64).filter(|capability| plan.caps.ambient >> capability & 1 == 1) {
+        cred::raise_ambient(capability).doing(doing)?;
+    }
+    Ok(())
+}

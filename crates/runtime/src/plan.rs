@@ -1,0 +1,442 @@
+//! What will be done, as data: a pure function from the specification.
+//!
+//! Nothing here asks the kernel. The plan is what `--dry-run` prints, what golden tests compare, and what the two
+//! story files perform; the child computes nothing that could be computed here.
+
+use std::ffi::CString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use hull_sys::ns::Namespaces;
+use oci_spec::runtime::{LinuxNamespaceType, Mount, PosixRlimitType, Process, Spec};
+use rustix::process::Resource;
+
+use crate::caps::{self, CapSets};
+use crate::error::{Error, Result};
+use crate::options::{self, Options};
+use crate::seccomp::{self, Program};
+
+/// Everything that the two halves of a creation perform.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The namespaces that are new.
+    pub namespaces: Namespaces,
+    /// Host name, in a UTS namespace of its own.
+    pub hostname: Option<CString>,
+    /// NIS domain name.
+    pub domainname: Option<CString>,
+    /// Whether the root itself becomes read-only at the end.
+    pub read_only_root: bool,
+    /// Mounts, in order.
+    pub mounts: Vec<MountStep>,
+    /// Device nodes in /dev.
+    pub devices: Vec<Device>,
+    /// Paths hidden by /dev/null or by an empty folder.
+    pub masked: Vec<PathBuf>,
+    /// Paths made read-only.
+    pub read_only: Vec<PathBuf>,
+    /// Kernel parameters: path below /proc/sys, and value.
+    pub sysctl: Vec<(CString, String)>,
+    /// Resource limits: resource, soft, hard; `None` is unlimited.
+    pub rlimits: Vec<(Resource, Option<u64>, Option<u64>)>,
+    /// `oom_score_adj`.
+    pub oom_score_adj: Option<i32>,
+    /// Capabilities.
+    pub caps: CapSets,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups; the group id is always among them.
+    pub groups: Vec<u32>,
+    /// File mode creation mask.
+    pub umask: Option<u32>,
+    /// No exec may gain privileges.
+    pub no_new_privs: bool,
+    /// The system call filter.
+    pub seccomp: Option<Program>,
+    /// Whether there is a terminal.
+    pub terminal: bool,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// The command.
+    pub argv: Vec<CString>,
+    /// Its environment.
+    pub env: Vec<CString>,
+    /// Whether the container ends with its parent.
+    pub die_with_parent: bool,
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountStep {
+    /// Where, as the container sees it.
+    pub destination: PathBuf,
+    /// What.
+    pub what: What,
+    /// How.
+    pub options: Options,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A copy of a tree (or file) of the host.
+    Bind {
+        /// The host's path.
+        source: PathBuf,
+        /// With everything mounted below it.
+        recursive: bool,
+    },
+    /// A file system of this kind.
+    Filesystem {
+        /// `proc`, `tmpfs`, …
+        kind: CString,
+        /// What the mount table shows as its source.
+        source: Option<CString>,
+    },
+    /// The view of the container's own control groups.
+    Cgroup,
+}
+
+/// A device node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Where, as the container sees it.
+    pub path: PathBuf,
+    /// Block device, else character device.
+    pub block: bool,
+    /// Major and minor number.
+    pub number: (u32, u32),
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+}
+
+/// The devices that every container has (runtime-spec, "Default Devices"): name, minor of major 1 or 5.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+impl Plan {
+    /// The plan for `spec`.
+    ///
+    /// # Errors
+    /// What the specification asks for and hull does not do yet, or what no kernel does, by name.
+    pub fn from_spec(spec: &Spec) -> Result<Self> {
+        let process = spec.process().as_ref().ok_or_else(|| Error::invalid("create the container", "no process"))?;
+        let linux =
+            spec.linux().as_ref().ok_or_else(|| Error::invalid("create the container", "no linux section"))?;
+        refuse_unsupported(spec)?;
+        let namespaces = namespaces(spec)?;
+        let user = process.user();
+        let mut groups = user.additional_gids().clone().unwrap_or_default();
+        if !groups.contains(&user.gid()) {
+            groups.insert(0, user.gid());
+        }
+        let seccomp = match linux.seccomp() {
+            Some(profile) => Some(seccomp::compile(profile)?),
+            None => None,
+        };
+        let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
+        Ok(Self {
+            namespaces,
+            hostname: optional("set the host name", spec.hostname())?,
+            domainname: optional("set the domain name", spec.domainname())?,
+            read_only_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
+            mounts: spec.mounts().iter().flatten().map(mount).collect::<Result<_>>()?,
+            devices: devices(linux)?,
+            masked: paths(linux.masked_paths()),
+            read_only: paths(linux.readonly_paths()),
+            sysctl: sysctls(linux, namespaces)?,
+            rlimits: rlimits(process)?,
+            oom_score_adj: process.oom_score_adj(),
+            caps: process.capabilities().as_ref().map(CapSets::from_spec).unwrap_or_default(),
+            uid: user.uid(),
+            gid: user.gid(),
+            groups,
+            umask: user.umask(),
+            no_new_privs: process.no_new_privileges().unwrap_or(false),
+            seccomp,
+            terminal: process.terminal().unwrap_or(false),
+            cwd: process.cwd().clone(),
+            argv: strings("execute the command", process.args().iter().flatten())?,
+            env: strings("set the environment", process.env().iter().flatten())?,
+            die_with_parent: false,
+        })
+    }
+}
+
+fn text(doing: &str, value: &str) -> Result<CString> {
+    CString::new(value).map_err(|_| Error::invalid(doing, format!("{value:?} holds a NUL")))
+}
+
+fn optional(doing: &str, value: &Option<String>) -> Result<Option<CString>> {
+    value.as_deref().map(|value| text(doing, value)).transpose()
+}
+
+fn strings<'a>(doing: &str, list: impl Iterator<Item = &'a String>) -> Result<Vec<CString>> {
+    list.map(|item| text(doing, item)).collect()
+}
+
+/// Fields that are not performed yet are refused by name: none of them is skipped.
+fn refuse_unsupported(spec: &Spec) -> Result<()> {
+    let mut fields = Vec::new();
+    if spec.hooks().is_some() {
+        fields.push("hooks");
+    }
+    if let Some(process) = spec.process() {
+        let names: [(&str, bool); 6] = [
+            ("process.apparmorProfile", process.apparmor_profile().is_some()),
+            ("process.selinuxLabel", process.selinux_label().is_some()),
+            ("process.scheduler", process.scheduler().is_some()),
+            ("process.ioPriority", process.io_priority().is_some()),
+            ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+            ("process.consoleSize", process.console_size().is_some()),
+        ];
+        fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
+    }
+    if let Some(linux) = spec.linux() {
+        let names: [(&str, bool); 8] = [
+            ("linux.uidMappings", linux.uid_mappings().is_some()),
+            ("linux.gidMappings", linux.gid_mappings().is_some()),
+            ("linux.timeOffsets", linux.time_offsets().is_some()),
+            ("linux.intelRdt", linux.intel_rdt().is_some()),
+            ("linux.mountLabel", linux.mount_label().is_some()),
+            ("linux.personality", linux.personality().is_some()),
+            ("linux.rootfsPropagation", linux.rootfs_propagation().is_some()),
+            ("linux.netDevices", linux.net_devices().is_some()),
+        ];
+        fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
+    }
+    match fields.as_slice() {
+        [] => Ok(()),
+        fields => Err(Error::invalid("create the container", format!("{} is not supported yet", fields.join(", ")))),
+    }
+}
+
+fn namespaces(spec: &Spec) -> Result<Namespaces> {
+    let mut all = Namespaces::default();
+    for namespace in spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten() {
+        let kind = match namespace.typ() {
+            LinuxNamespaceType::Mount => Namespaces::MOUNT,
+            LinuxNamespaceType::Pid => Namespaces::PID,
+            LinuxNamespaceType::Uts => Namespaces::UTS,
+            LinuxNamespaceType::Ipc => Namespaces::IPC,
+            LinuxNamespaceType::Network => Namespaces::NETWORK,
+            LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
+            other => {
+                let cause = format!("a new {other} namespace is not supported yet");
+                return Err(Error::invalid("create the container", cause));
+            }
+        };
+        if let Some(path) = namespace.path() {
+            let cause = format!("the namespace {} cannot be joined yet", path.display());
+            return Err(Error::invalid("create the container", cause));
+        }
+        all = all.with(kind);
+    }
+    if !all.contains(Namespaces::MOUNT) {
+        let cause = "a container without a mount namespace of its own would change the host's mounts";
+        return Err(Error::invalid("create the container", cause));
+    }
+    Ok(all)
+}
+
+fn mount(mount: &Mount) -> Result<MountStep> {
+    let destination = mount.destination().clone();
+    let shown = destination.display().to_string();
+    let doing = format!("mount {shown}");
+    if !destination.is_absolute() {
+        return Err(Error::invalid(doing, "the destination is not absolute"));
+    }
+    let empty = Vec::new();
+    let options = options::parse(&shown, mount.options().as_ref().unwrap_or(&empty))?;
+    let kind = mount.typ().as_deref().unwrap_or("none");
+    let what = match (options.bind, kind) {
+        (Some(recursive), _) => {
+            let source =
+                mount.source().clone().ok_or_else(|| Error::invalid(doing, "a bind mount needs a source"))?;
+            What::Bind { source, recursive }
+        }
+        (None, "cgroup" | "cgroup2") => What::Cgroup,
+        (None, "bind" | "none") => return Err(Error::invalid(doing, "it has neither a type nor the option bind")),
+        (None, kind) => {
+            let source = mount.source().as_ref().map(|source| source.to_string_lossy().into_owned());
+            What::Filesystem { kind: text(&doing, kind)?, source: optional(&doing, &source)? }
+        }
+    };
+    Ok(MountStep { destination, what, options })
+}
+
+fn devices(linux: &oci_spec::runtime::Linux) -> Result<Vec<Device>> {
+    use oci_spec::runtime::LinuxDeviceType as Type;
+    let standard = DEVICES.iter().map(|(name, major, minor)| Device {
+        path: Path::new("/dev").join(name),
+        block: false,
+        number: (*major, *minor),
+        mode: 0o666,
+        owner: (0, 0),
+    });
+    let mut all: Vec<Device> = standard.collect();
+    for device in linux.devices().iter().flatten() {
+        let doing = || format!("make the device {}", device.path().display());
+        let number = |value: i64| u32::try_from(value).map_err(|_| Error::invalid(doing(), "number out of range"));
+        let block = match device.typ() {
+            Type::B => true,
+            Type::C | Type::U => false,
+            other => return Err(Error::invalid(doing(), format!("type {other:?} is not supported yet"))),
+        };
+        if !device.path().starts_with("/dev") {
+            return Err(Error::invalid(doing(), "devices outside /dev are not supported yet"));
+        }
+        let (major, minor) = (number(device.major())?, number(device.minor())?);
+        all.retain(|known| known.path != *device.path());
+        all.push(Device {
+            path: device.path().clone(),
+            block,
+            number: (major, minor),
+            mode: device.file_mode().unwrap_or(0o666) & 0o777,
+            owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
+        });
+    }
+    Ok(all)
+}
+
+/// Parameters that a namespace owns; all others would change the host (`threats` of `+`, `..` and the like end here
+/// as well: a name is letters, digits, `.`, `_`, `-`).
+fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: Namespaces) -> Result<Vec<(CString, String)>> {
+    const IPC: [&str; 9] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "fs.mqueue",
+    ];
+    let mut all = Vec::new();
+    for (name, value) in linux.sysctl().iter().flatten() {
+        let doing = || format!("set the sysctl {name:?}");
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !name.chars().all(plain) || name.contains("..") || value.contains(['\n', '\0']) {
+            return Err(Error::invalid(doing(), "name or value holds a character that has no place there"));
+        }
+        let owner = match name.as_str() {
+            name if name.starts_with("net.") => Namespaces::NETWORK,
+            "kernel.domainname" => Namespaces::UTS,
+            name if IPC.iter().any(|known| name == *known || name.starts_with("fs.mqueue.")) => Namespaces::IPC,
+            _ => return Err(Error::invalid(doing(), "it belongs to no namespace, so it would change the host")),
+        };
+        if !namespaces.contains(owner) {
+            return Err(Error::invalid(doing(), "the container shares that namespace with the host"));
+        }
+        all.push((text(&doing(), &name.replace('.', "/"))?, value.clone()));
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn rlimits(process: &Process) -> Result<Vec<(Resource, Option<u64>, Option<u64>)>> {
+    use PosixRlimitType as Type;
+    let limit = |value: u64| (value != u64::MAX).then_some(value);
+    process
+        .rlimits()
+        .iter()
+        .flatten()
+        .map(|rlimit| {
+            let resource = match rlimit.typ() {
+                Type::RlimitCpu => Resource::Cpu,
+                Type::RlimitFsize => Resource::Fsize,
+                Type::RlimitData => Resource::Data,
+                Type::RlimitStack => Resource::Stack,
+                Type::RlimitCore => Resource::Core,
+                Type::RlimitRss => Resource::Rss,
+                Type::RlimitNproc => Resource::Nproc,
+                Type::RlimitNofile => Resource::Nofile,
+                Type::RlimitMemlock => Resource::Memlock,
+                Type::RlimitAs => Resource::As,
+                Type::RlimitLocks => Resource::Locks,
+                Type::RlimitSigpending => Resource::Sigpending,
+                Type::RlimitMsgqueue => Resource::Msgqueue,
+                Type::RlimitNice => Resource::Nice,
+                Type::RlimitRtprio => Resource::Rtprio,
+                Type::RlimitRttime => Resource::Rttime,
+            };
+            Ok((resource, limit(rlimit.soft()), limit(rlimit.hard())))
+        })
+        .collect()
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |text: &CString| String::from_utf8_lossy(text.to_bytes()).into_owned();
+        writeln!(f, "namespaces  {}", self.namespaces)?;
+        if let Some(hostname) = &self.hostname {
+            writeln!(f, "hostname    {}", show(hostname))?;
+        }
+        for mount in &self.mounts {
+            let what = match &mount.what {
+                What::Bind { source, recursive } => {
+                    format!("{} of {}", if *recursive { "rbind" } else { "bind" }, source.display())
+                }
+                What::Filesystem { kind, .. } => show(kind),
+                What::Cgroup => "cgroup".to_owned(),
+            };
+            writeln!(f, "mount       {} ({what}){}", mount.destination.display(), mount.options)?;
+        }
+        for device in &self.devices {
+            let (major, minor) = device.number;
+            let kind = if device.block { 'b' } else { 'c' };
+            writeln!(f, "device      {} {kind} {major}:{minor} {:o}", device.path.display(), device.mode)?;
+        }
+        for path in &self.masked {
+            writeln!(f, "masked      {}", path.display())?;
+        }
+        for path in &self.read_only {
+            writeln!(f, "read-only   {}", path.display())?;
+        }
+        if self.read_only_root {
+            writeln!(f, "read-only   /")?;
+        }
+        for (name, value) in &self.sysctl {
+            writeln!(f, "sysctl      {} = {value}", show(name))?;
+        }
+        for (resource, soft, hard) in &self.rlimits {
+            writeln!(f, "rlimit      {resource:?} soft {soft:?} hard {hard:?}")?;
+        }
+        writeln!(f, "user        {}:{} groups {:?}", self.uid, self.gid, self.groups)?;
+        let sets =
+            [("bounding", self.caps.bounding), ("effective", self.caps.effective), ("ambient", self.caps.ambient)];
+        for (name, mask) in sets {
+            let names: Vec<_> = caps::names(mask).collect();
+            writeln!(f, "caps        {name}: {}", if names.is_empty() { "none".into() } else { names.join(" ") })?;
+        }
+        writeln!(f, "no_new_privs {}", self.no_new_privs)?;
+        match &self.seccomp {
+            Some(program) => writeln!(f, "seccomp     {} instructions", program.filter.len())?,
+            None => writeln!(f, "seccomp     unconfined")?,
+        }
+        writeln!(f, "cwd         {}", self.cwd.display())?;
+        let argv: Vec<_> = self.argv.iter().map(show).collect();
+        writeln!(f, "exec        {argv:?}")
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use hull_sys::mount::MountAttrFlags;
+        if self.set != 0 {
+            write!(f, " {:?}", MountAttrFlags::from_bits_retain(self.set as u32))?;
+        }
+        for (key, value) in &self.data {
+            write!(f, " {}", key.to_string_lossy())?;
+            if let Some(value) = value {
+                write!(f, "={}", value.to_string_lossy())?;
+            }
+        }
+        Ok(())
+    }
+}
