@@ -6,4 +6,5 @@
 
 pub mod expand;
 pub mod glob;
+pub mod graph;
 pub mod syntax;

@@ -1,3 +1,20 @@
-//! Containers as people know them.
+//! Containers as people know them: a root file system, options, a name, an exit status.
+//!
+//! Start at `run.rs`, the story of `hull run`.
 
 #![forbid(unsafe_code)]
+
+pub mod check;
+mod error;
+mod folder;
+pub mod options;
+pub mod profile;
+mod relay;
+pub mod run;
+pub mod spec;
+pub mod user;
+
+pub use error::{Error, Result};
+pub use folder::Folder;
+pub use options::RunOptions;
+pub use run::{Engine, run};

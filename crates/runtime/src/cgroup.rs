@@ -11,4 +11,4 @@ mod live;
 
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
-pub use live::{Cgroup, leftovers};
+pub use live::{Cgroup, leftovers, remove_leftover};

@@ -20,6 +20,9 @@ use crate::error::{Doing, Error, Result};
 use crate::mounts::{self, Sources};
 use crate::plan::{MountStep, Plan, What};
 
+/// What runc gives a process whose specification says nothing.
+const DEFAULT_UMASK: u32 = 0o022;
+
 /// Runs the child's half. Never returns: the command's exec replaces it, or it tells its parent why not and ends.
 pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: Line) -> ! {
     let Err(error) = story(plan, inputs, sources, &line) else { process::exit_now(0) };
@@ -33,6 +36,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: &Line) -> Resu
     // Not dumpable: nobody in a namespace that we may share can look into this process before it is the command.
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     process::setsid().doing(|| "start a session".to_owned())?;
+    // Nodes and folders made below get exactly the modes that are written there.
+    process::umask(0);
     if plan.namespaces.contains(Namespaces::NETWORK) {
         net::loopback_up().doing(|| "bring the loopback interface up".to_owned())?;
     }
@@ -237,9 +242,7 @@ fn set_limits(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
     for (resource, soft, hard) in &plan.rlimits {
         process::setrlimit(*resource, *soft, *hard).doing(|| format!("set the limit {resource:?}"))?;
     }
-    if let Some(mask) = plan.umask {
-        process::umask(mask);
-    }
+    process::umask(plan.umask.unwrap_or(DEFAULT_UMASK));
     Ok(())
 }
 

@@ -21,5 +21,5 @@ pub mod sync;
 pub mod trace;
 pub mod tty;
 
-pub use call::{Error, Result};
+pub use call::{ErrnoText, Error, Result, errno_name};
 pub use rustix::io::Errno;

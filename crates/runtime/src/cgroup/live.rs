@@ -186,7 +186,7 @@ fn remove_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
 }
 
 /// Removes one group with all groups below it.
-pub(super) fn remove_tree(path: &Path) -> Result<()> {
+fn remove_tree(path: &Path) -> Result<()> {
     let doing = || format!("remove the control group {}", path.display());
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_micros(200);
@@ -249,4 +249,12 @@ pub fn leftovers(host: &Host) -> Vec<PathBuf> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Removes a group that [`leftovers`] found, killing what is still in it.
+///
+/// # Errors
+/// It stays busy for five seconds.
+pub fn remove_leftover(path: &Path) -> Result<()> {
+    remove_tree(path)
 }

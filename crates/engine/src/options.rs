@@ -1,0 +1,307 @@
+//! What a user can ask of `run`, and the meaning of each value. Pure.
+
+use std::path::PathBuf;
+
+use hull_runtime::caps;
+
+use crate::error::{Error, Result};
+use crate::profile;
+
+/// Where a container's network is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// A namespace of its own with nothing but loopback.
+    #[default]
+    None,
+    /// The host's.
+    Host,
+}
+
+impl Network {
+    /// `none` or `host`.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "none" => Ok(Self::None),
+            "host" => Ok(Self::Host),
+            other => Err(Error::usage_hint(
+                format!("--network {other} is not supported yet"),
+                "--network none (the default) or --network host",
+            )),
+        }
+    }
+}
+
+/// A bind mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// The host's path.
+    pub source: PathBuf,
+    /// Where it appears.
+    pub target: PathBuf,
+    /// Without write access, for the mounts below it as well.
+    pub read_only: bool,
+}
+
+impl Bind {
+    /// `SOURCE:TARGET[:ro|rw]` with an absolute source, as `--volume` takes it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = |why: &str| Err(Error::usage(format!("--volume {text:?}: {why}")));
+        let parts: Vec<&str> = text.split(':').collect();
+        let (source, target, read_only) = match parts.as_slice() {
+            [source, target] | [source, target, "rw"] => (source, target, false),
+            [source, target, "ro"] => (source, target, true),
+            [_] => return wrong("an anonymous volume is not supported yet; write SOURCE:TARGET"),
+            [_, _, mode] => return wrong(&format!("the mode {mode:?} is not supported; ro and rw are")),
+            _ => return wrong("it is SOURCE:TARGET[:ro]"),
+        };
+        if !source.starts_with('/') {
+            return wrong("a named volume is not supported yet; the source is an absolute path");
+        }
+        if !target.starts_with('/') || *target == "/" {
+            return wrong("the target is an absolute path other than /");
+        }
+        Ok(Self { source: source.into(), target: target.into(), read_only })
+    }
+}
+
+/// A scratch file system in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Where it appears.
+    pub target: PathBuf,
+    /// Its options, Docker's defaults among them.
+    pub options: Vec<String>,
+}
+
+impl Tmpfs {
+    /// `TARGET[:OPTIONS]`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (target, given) = text.split_once(':').unwrap_or((text, ""));
+        if !target.starts_with('/') || target == "/" {
+            return Err(Error::usage(format!("--tmpfs {text:?}: the target is an absolute path other than /")));
+        }
+        let mut options: Vec<String> = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+        for option in given.split(',').filter(|option| !option.is_empty()) {
+            let known = matches!(option, "rw" | "ro" | "suid" | "nosuid" | "dev" | "nodev" | "exec" | "noexec")
+                || ["size=", "mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks="]
+                    .iter()
+                    .any(|key| option.starts_with(key));
+            if !known {
+                return Err(Error::usage(format!("--tmpfs {text:?}: the option {option:?} is not known")));
+            }
+            options.push(option.to_owned());
+        }
+        Ok(Self { target: target.into(), options })
+    }
+}
+
+/// A resource limit of the process, `NAME=SOFT[:HARD]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// `RLIMIT_NOFILE` and so on.
+    pub name: String,
+    /// In force; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// The most that can be set.
+    pub hard: u64,
+}
+
+impl Ulimit {
+    /// Docker's form, with its names; -1 is unlimited.
+    pub fn parse(text: &str) -> Result<Self> {
+        const NAMES: [&str; 15] = [
+            "core",
+            "cpu",
+            "data",
+            "fsize",
+            "locks",
+            "memlock",
+            "msgqueue",
+            "nice",
+            "nofile",
+            "nproc",
+            "rss",
+            "rtprio",
+            "rttime",
+            "sigpending",
+            "stack",
+        ];
+        let wrong = |why: &str| Error::usage(format!("--ulimit {text:?}: {why}"));
+        let (name, values) = text.split_once('=').ok_or_else(|| wrong("it is NAME=SOFT[:HARD]"))?;
+        if !NAMES.contains(&name) {
+            return Err(wrong(&format!("{name:?} is none of {}", NAMES.join(", "))));
+        }
+        let number = |text: &str| match text {
+            "-1" | "unlimited" => Ok(u64::MAX),
+            text => text.parse().map_err(|_| wrong(&format!("{text:?} is not a number"))),
+        };
+        let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+        let (soft, hard) = (number(soft)?, number(hard)?);
+        if soft > hard {
+            return Err(wrong("the soft limit is above the hard one"));
+        }
+        Ok(Self { name: format!("RLIMIT_{}", name.to_uppercase()), soft, hard })
+    }
+}
+
+/// The system call filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Docker's default rules.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+}
+
+/// Everything `run` takes.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// A folder that is the root file system; what is written in the container is written there.
+    pub rootfs: PathBuf,
+    /// The command; empty is an error.
+    pub command: Vec<String>,
+    /// `--interactive`.
+    pub interactive: bool,
+    /// `--tty`.
+    pub tty: bool,
+    /// `--hostname`.
+    pub hostname: Option<String>,
+    /// `--workdir`.
+    pub workdir: Option<PathBuf>,
+    /// `--env`, already with values.
+    pub env: Vec<String>,
+    /// `--user`.
+    pub user: Option<String>,
+    /// `--volume` and `--mount type=bind`.
+    pub binds: Vec<Bind>,
+    /// `--tmpfs`.
+    pub tmpfs: Vec<Tmpfs>,
+    /// `--read-only`.
+    pub read_only: bool,
+    /// `--pids-limit`; -1 or 0 is unlimited.
+    pub pids_limit: Option<i64>,
+    /// `--memory`, bytes.
+    pub memory: Option<i64>,
+    /// `--memory-swap`, bytes, -1 unlimited.
+    pub memory_swap: Option<i64>,
+    /// `--cpus`, in microseconds of each 100 000.
+    pub cpu_quota: Option<i64>,
+    /// `--cpuset-cpus`.
+    pub cpuset: Option<String>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// The capabilities that `--cap-add` and `--cap-drop` leave.
+    pub capabilities: Option<u64>,
+    /// `--security-opt seccomp=`.
+    pub seccomp: Seccomp,
+    /// `--security-opt no-new-privileges`.
+    pub no_new_privileges: bool,
+    /// `--network`.
+    pub network: Network,
+}
+
+/// The default limit of processes.
+pub const PIDS_LIMIT: i64 = 2048;
+
+/// `512m`, `1g`, `4096`: bytes with Docker's suffixes (powers of 1024).
+pub fn bytes(flag: &str, text: &str) -> Result<i64> {
+    let wrong = |why: &str| Error::usage(format!("{flag} {text:?}: {why}"));
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
+    let (digits, shift) = match lower.chars().last() {
+        Some('k') => (&lower[..lower.len() - 1], 10),
+        Some('m') => (&lower[..lower.len() - 1], 20),
+        Some('g') => (&lower[..lower.len() - 1], 30),
+        Some('t') => (&lower[..lower.len() - 1], 40),
+        _ => (lower, 0),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| wrong("it is a size such as 512m or 1g"))?;
+    let value = number.checked_mul(1 << shift).and_then(|value| i64::try_from(value).ok());
+    value.ok_or_else(|| wrong("it is too large"))
+}
+
+/// `--memory`: Docker's minimum is 6 MiB, below which a process cannot even be started.
+pub fn memory(text: &str) -> Result<i64> {
+    match bytes("--memory", text)? {
+        0 => Err(Error::usage_hint("--memory 0 means nothing", "leave it out for no limit")),
+        value if value < 6 << 20 => Err(Error::usage(format!("--memory {text}: the minimum is 6m"))),
+        value => Ok(value),
+    }
+}
+
+/// `--cpus` as a quota of 100 000 microseconds.
+pub fn cpus(text: &str) -> Result<i64> {
+    let number: f64 = text.parse().map_err(|_| Error::usage(format!("--cpus {text:?} is not a number")))?;
+    let most = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
+    if !(0.01..=most).contains(&number) {
+        return Err(Error::usage(format!("--cpus {text}: this machine has from 0.01 to {most:.2}")));
+    }
+    Ok((number * 100_000.0).round() as i64)
+}
+
+/// `--cap-add` and `--cap-drop` applied to the default set, drops last but for what is added by name.
+pub fn capabilities(add: &[String], drop: &[String]) -> Result<u64> {
+    let mask = |flag: &str, list: &[String]| -> Result<u64> {
+        let mut mask = 0;
+        for name in list {
+            mask |= match caps::number(name) {
+                _ if name.eq_ignore_ascii_case("all") => caps::ALL,
+                Some(number) => 1 << number,
+                None => return Err(Error::usage(format!("{flag} {name:?}: no such capability"))),
+            };
+        }
+        Ok(mask)
+    };
+    let default = profile::CAPABILITIES.iter().filter_map(|name| caps::number(name)).fold(0, |all, n| all | 1 << n);
+    let (added, dropped) = (mask("--cap-add", add)?, mask("--cap-drop", drop)?);
+    Ok(match (added == caps::ALL, dropped == caps::ALL) {
+        (_, true) => added,
+        (true, false) => caps::ALL & !dropped,
+        (false, false) => (default | added) & !dropped,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_dockers_suffixes() {
+        for (text, value) in [("1", 1), ("4k", 4096), ("512M", 512 << 20), ("1gb", 1 << 30), ("2GiB", 2 << 30)] {
+            assert_eq!(bytes("-m", text).unwrap(), value, "{text}");
+        }
+        for text in ["", "m", "-5m", "1x", "99999999999999999999g", "9999999t9"] {
+            assert!(bytes("-m", text).is_err(), "{text}");
+        }
+        assert!(memory("5m").unwrap_err().to_string().contains("minimum is 6m"));
+    }
+
+    #[test]
+    fn volumes_are_absolute_and_their_modes_known() {
+        let bind = Bind::parse("/a:/b:ro").unwrap();
+        assert_eq!((bind.target.to_str(), bind.read_only), (Some("/b"), true));
+        for text in ["data:/b", "/a", "/a:b", "/a:/", "/a:/b:z", "/a:/b:ro:x"] {
+            assert!(Bind::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_added_and_dropped_as_docker_does() {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let default = capabilities(&[], &[]).unwrap();
+        assert_eq!(default.count_ones(), 11);
+        assert_eq!(capabilities(&names(&["CHOWN"]), &names(&["ALL"])).unwrap(), 1);
+        assert_eq!(capabilities(&names(&["all"]), &names(&["cap_chown"])).unwrap(), caps::ALL & !1);
+        assert!(capabilities(&names(&["CAP_NONE"]), &[]).is_err());
+    }
+
+    #[test]
+    fn ulimits_and_networks_are_closed_lists() {
+        let limit = Ulimit::parse("nofile=10:20").unwrap();
+        assert_eq!((limit.name.as_str(), limit.soft, limit.hard), ("RLIMIT_NOFILE", 10, 20));
+        assert!(Ulimit::parse("nofile=20:10").is_err());
+        assert!(Ulimit::parse("files=1").is_err());
+        assert!(Network::parse("bridge").unwrap_err().to_string().contains("bridge is not supported"));
+    }
+}

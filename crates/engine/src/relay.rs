@@ -1,0 +1,224 @@
+//! Between the caller and the container: terminal, streams, signals, and the wait for the end.
+//!
+//! One loop in one thread polls everything. The caller's terminal is never handed to the container (it could push
+//! input into it, CVE-2017-5226): with a terminal of its own the bytes are copied, without one they go through pipes.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use hull_runtime::{Created, Ended, Stdio};
+use hull_sys::signal::{self, Mask};
+use hull_sys::{process, tty};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::stdio;
+
+use crate::error::{Error, Result};
+use crate::options::RunOptions;
+
+const SIGPIPE: i32 = 13;
+const SIGCHLD: i32 = 17;
+const SIGURG: i32 = 23;
+const SIGWINCH: i32 = 28;
+
+/// Copies one stream until it ends.
+struct Flow {
+    from: OwnedFd,
+    to: OwnedFd,
+    open: bool,
+    /// Output is copied to its end after the container's; input stops with it.
+    output: bool,
+}
+
+/// What stands between.
+pub(crate) struct Relay {
+    given: Option<Stdio>,
+    flows: Vec<Flow>,
+    interactive: bool,
+    terminal: Option<OwnedFd>,
+    cooked: Option<tty::Termios>,
+    before: Mask,
+    signals: OwnedFd,
+}
+
+fn host<E: std::fmt::Display>(doing: &'static str) -> impl Fn(E) -> Error {
+    move |error| Error::host(doing, error)
+}
+
+impl Relay {
+    /// Opens what the container will read and write, and takes over the signals.
+    ///
+    /// # Errors
+    /// `-t` without a terminal on standard input.
+    pub(crate) fn prepare(options: &RunOptions) -> Result<Self> {
+        if options.tty && options.interactive && !tty::is_terminal(stdio::stdin()) {
+            return Err(Error::usage_hint("-it: standard input is not a terminal", "leave -t out"));
+        }
+        let before = signal::block_all().map_err(host("block the signals"))?;
+        let signals = signal::signalfd().map_err(host("listen for signals"))?;
+        let mut relay = Self {
+            given: None,
+            flows: Vec::new(),
+            interactive: options.interactive,
+            terminal: None,
+            cooked: None,
+            before,
+            signals,
+        };
+        relay.given = Some(if options.tty { Stdio::Terminal } else { relay.streams()? });
+        Ok(relay)
+    }
+
+    /// Standard streams for a container without a terminal: the caller's own, except where they are a terminal.
+    fn streams(&mut self) -> Result<Stdio> {
+        let copy =
+            |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(host("open the standard streams"));
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(host("make a pipe"));
+        let input = if !self.interactive {
+            File::open("/dev/null").map(OwnedFd::from).map_err(host("open /dev/null"))?
+        } else if tty::is_terminal(stdio::stdin()) {
+            let (read, write) = pipe()?;
+            self.flows.push(Flow { from: copy(stdio::stdin())?, to: write, open: true, output: false });
+            read
+        } else {
+            copy(stdio::stdin())?
+        };
+        let mut output = |fd: std::os::fd::BorrowedFd<'_>| -> Result<OwnedFd> {
+            if !tty::is_terminal(fd) {
+                return copy(fd);
+            }
+            let (read, write) = pipe()?;
+            self.flows.push(Flow { from: read, to: copy(fd)?, open: true, output: true });
+            Ok(write)
+        };
+        let (out, error) = (output(stdio::stdout())?, output(stdio::stderr())?);
+        Ok(Stdio::Given([input, out, error]))
+    }
+
+    /// What the container gets.
+    pub(crate) fn take_stdio(&mut self) -> Result<Stdio> {
+        self.given.take().ok_or_else(|| Error::host("open the standard streams", "they are given already"))
+    }
+
+    /// Connects the caller's terminal to the container's, and makes it raw.
+    pub(crate) fn connect(&mut self, created: &mut Created) -> Result<()> {
+        let Some(terminal) = created.terminal.take() else { return Ok(()) };
+        let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(host("open the terminal"));
+        let output = Flow { from: copy(terminal.as_fd())?, to: copy(stdio::stdout())?, open: true, output: true };
+        self.flows.push(output);
+        if self.interactive {
+            let input = Flow { from: copy(stdio::stdin())?, to: copy(terminal.as_fd())?, open: true, output: false };
+            self.flows.push(input);
+            self.cooked = Some(tty::make_raw(stdio::stdin()).map_err(host("make the terminal raw"))?);
+        }
+        self.terminal = Some(terminal);
+        self.resize()
+    }
+
+    fn resize(&self) -> Result<()> {
+        let (Some(terminal), Some(size)) = (&self.terminal, tty::size(stdio::stdout())) else { return Ok(()) };
+        tty::set_size(terminal.as_fd(), size).map_err(host("resize the terminal"))
+    }
+
+    /// Copies and forwards until the container has ended; then copies what is still under way.
+    pub(crate) fn until_end(&mut self, created: &Created) -> Result<Ended> {
+        loop {
+            let mut polled = vec![
+                PollFd::from_borrowed_fd(created.as_fd(), PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
+            ];
+            let open: Vec<usize> = (0..self.flows.len()).filter(|index| self.flows[*index].open).collect();
+            polled.extend(open.iter().map(|index| PollFd::new(&self.flows[*index].from, PollFlags::IN)));
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                other => other.map_err(host("wait for the container"))?,
+            };
+            let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+            for (index, flow) in open.iter().enumerate() {
+                if ready[index + 2] {
+                    self.flows[*flow].copy();
+                }
+            }
+            if ready[1] {
+                self.forward(created)?;
+            }
+            if ready[0] {
+                let ended = created.wait()?;
+                self.flows.iter_mut().filter(|flow| flow.output).for_each(Flow::copy_rest);
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// As `docker run` does it: everything goes to the container but what is about our own children and sockets.
+    fn forward(&self, created: &Created) -> Result<()> {
+        while let Some(number) = signal::next(self.signals.as_fd()) {
+            match number {
+                SIGCHLD | SIGPIPE | SIGURG => {}
+                SIGWINCH if self.terminal.is_some() => self.resize()?,
+                number => match process::pidfd_send_signal(created.as_fd(), number) {
+                    // It has just ended: the loop sees that next.
+                    Err(error) if error.errno() == Errno::SRCH => {}
+                    other => other.map_err(host("forward a signal"))?,
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Flow {
+    fn copy(&mut self) {
+        let mut buffer = [0u8; 16 << 10];
+        match rustix::io::read(&self.from, &mut buffer) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // EIO is how a terminal says that its last other end has closed.
+            Ok(0) | Err(_) => self.close(),
+            Ok(count) => self.write(&buffer[..count]),
+        }
+    }
+
+    fn write(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            match rustix::io::write(&self.to, data) {
+                Ok(count) => data = &data[count..],
+                Err(Errno::INTR) => {}
+                // The reader is gone, ours or the container's: nobody misses the rest.
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.open = false;
+        if !self.output {
+            // The container sees the end of its input: the write side of the pipe closes.
+            if let Ok(null) = File::open("/dev/null") {
+                self.to = null.into();
+            }
+        }
+    }
+
+    fn copy_rest(&mut self) {
+        while self.open {
+            let mut polled = [PollFd::new(&self.from, PollFlags::IN)];
+            let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+            match poll(&mut polled, Some(&now)) {
+                Ok(0) => return,
+                Ok(_) | Err(Errno::INTR) => self.copy(),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // On every way out, errors included, the caller's terminal is what it was. If it is gone, so is the reason.
+        if let Some(cooked) = &self.cooked {
+            let _ = tty::restore(stdio::stdin(), cooked);
+        }
+        let _ = signal::restore(&self.before);
+    }
+}

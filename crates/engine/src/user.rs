@@ -1,0 +1,137 @@
+//! Who `USER` means inside an image: numbers are numbers, names are looked up in the image's own files.
+//!
+//! The files are the image's, so they are opened inside its root, must be regular, and are read to a bound
+//! (CVE-2024-9676); a number is never looked up as a name (CVE-2026-46680).
+
+use std::path::Path;
+
+use hull_sys::fs;
+use hull_sys::path::Root;
+use rustix::fs::FileType;
+use std::os::fd::AsFd;
+
+use crate::error::{Error, Result};
+
+/// A user as the kernel needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Home folder, `/` if nothing says otherwise.
+    pub home: String,
+}
+
+const LARGEST: usize = 10 << 20;
+
+/// The user that `text` (`USER[:GROUP]`, each a name or a number; empty is root) means in `root`.
+///
+/// # Errors
+/// A name that the image does not know, a number out of range, a passwd or group file that is no regular file.
+pub fn resolve(root: &Root, text: &str) -> Result<User> {
+    let passwd = read(root, "/etc/passwd")?;
+    let group = read(root, "/etc/group")?;
+    lookup(&passwd, &group, text)
+}
+
+fn read(root: &Root, path: &str) -> Result<String> {
+    let doing = || format!("read {path} of the image");
+    let handle = match root.open_read(Path::new(path)) {
+        Err(error) if matches!(error.errno(), hull_sys::Errno::NOENT | hull_sys::Errno::NOTDIR) => {
+            return Ok(String::new());
+        }
+        other => other.map_err(|error| Error::host(doing(), error))?,
+    };
+    let stat = fs::fstat(handle.as_fd()).map_err(|error| Error::host(doing(), error))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::host(doing(), "it is not a regular file"));
+    }
+    let data = fs::read_all(handle.as_fd(), LARGEST).map_err(|error| Error::host(doing(), error))?;
+    Ok(String::from_utf8_lossy(&data).into_owned())
+}
+
+/// A number of digits only, without sign or blank.
+fn number(text: &str) -> Option<std::result::Result<u32, ()>> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+        // The largest id is (u32)-1, which the kernel takes as "leave it".
+        .then(|| text.parse().ok().filter(|id| *id < u32::MAX).ok_or(()))
+}
+
+fn lookup(passwd: &str, group: &str, text: &str) -> Result<User> {
+    let wrong = |why: String| Error::usage(format!("--user {text:?}: {why}"));
+    let (name, group_name) = match text.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (text, None),
+    };
+    let name = if name.is_empty() { "0" } else { name };
+    let lines = || passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 6);
+    let mut user = match number(name) {
+        Some(Err(())) => return Err(wrong(format!("{name} is out of range"))),
+        Some(Ok(uid)) => {
+            let entry = lines().find(|fields| fields[2].parse() == Ok(uid));
+            from_entry(uid, entry.as_deref())
+        }
+        None => {
+            let entry = lines().find(|fields| fields[0] == name);
+            let entry = entry.ok_or_else(|| wrong(format!("the image's /etc/passwd has no user {name:?}")))?;
+            let uid = entry[2].parse().map_err(|_| wrong(format!("/etc/passwd has no number for {name:?}")))?;
+            from_entry(uid, Some(&entry))
+        }
+    };
+    let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 4);
+    match group_name {
+        Some(group) => {
+            user.gid = match number(group) {
+                Some(Err(())) => return Err(wrong(format!("{group} is out of range"))),
+                Some(Ok(gid)) => gid,
+                None => groups()
+                    .find(|fields| fields[0] == group)
+                    .and_then(|fields| fields[2].parse().ok())
+                    .ok_or_else(|| wrong(format!("the image's /etc/group has no group {group:?}")))?,
+            };
+        }
+        None => {
+            let login = lines().find(|fields| fields[2].parse() == Ok(user.uid)).map(|fields| fields[0].to_owned());
+            let member =
+                |fields: &Vec<&str>| login.as_deref().is_some_and(|login| fields[3].split(',').any(|m| m == login));
+            user.groups = groups().filter(member).filter_map(|fields| fields[2].parse().ok()).collect();
+        }
+    }
+    Ok(user)
+}
+
+fn from_entry(uid: u32, entry: Option<&[&str]>) -> User {
+    let gid = entry.and_then(|fields| fields[3].parse().ok()).unwrap_or(0);
+    // A home with a control character would be a second line somewhere (CVE-2022-4318).
+    let home = entry.map(|fields| fields[5]).filter(|home| home.starts_with('/') && !home.contains(char::is_control));
+    User { uid, gid, groups: Vec::new(), home: home.unwrap_or("/").to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001::/srv/web:/bin/sh\n1000:x:0:0::/evil:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\nweb:x:1001:\naudio:x:29:web,other\n";
+
+    #[test]
+    fn names_and_numbers_are_kept_apart() {
+        let web = lookup(PASSWD, GROUP, "web").unwrap();
+        assert_eq!((web.uid, web.gid, web.groups.as_slice(), web.home.as_str()), (1000, 1001, &[29][..], "/srv/web"));
+        assert_eq!(lookup(PASSWD, GROUP, "1000").unwrap().uid, 1000, "the user called 1000 has uid 0");
+        assert_eq!(lookup(PASSWD, GROUP, "4000").unwrap(), User { uid: 4000, home: "/".into(), ..User::default() });
+        assert_eq!(lookup(PASSWD, GROUP, "web:audio").unwrap().gid, 29);
+        assert_eq!(lookup(PASSWD, GROUP, "").unwrap().home, "/root");
+    }
+
+    #[test]
+    fn bad_forms_are_refused() {
+        for text in ["+1", "-1", "1 ", "4294967295", "4294967296", "nobody-here", "web:none", "0:4294967296"] {
+            assert!(lookup(PASSWD, GROUP, text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! `--explain`: the log of `hull_sys::trace` as something to read.
+
+mod json;
+mod text;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::report::Report;
+
+/// How to tell it, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explain {
+    format: Format,
+    file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl FromStr for Explain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (format, file) = text.split_once(':').map_or((text, None), |(format, file)| (format, Some(file)));
+        let format = match format {
+            "text" | "" => Format::Text,
+            "json" => Format::Json,
+            other => return Err(format!("{other:?} is not a format that is supported; text and json are")),
+        };
+        if file == Some("") {
+            return Err("a file's name is missing behind the colon".to_owned());
+        }
+        Ok(Self { format, file: file.map(PathBuf::from) })
+    }
+}
+
+impl Explain {
+    /// Takes the log and tells it.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the log had no room for all events.
+    pub fn write(&self) -> Result<(), Report> {
+        let (events, dropped) = hull_sys::trace::drain();
+        let told = match self.format {
+            Format::Text => text::render(&events),
+            Format::Json => json::render(&events),
+        };
+        match &self.file {
+            None => eprint!("{told}"),
+            Some(file) => std::fs::write(file, told)
+                .map_err(|error| Report::usage(format!("cannot write {}: {error}", file.display()), None))?,
+        }
+        match dropped {
+            0 => Ok(()),
+            count => Err(Report::usage(format!("the explanation lacks {count} events: there was no room"), None)),
+        }
+    }
+}

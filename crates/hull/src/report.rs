@@ -1,0 +1,31 @@
+//! One place that turns a failure into words and an exit status.
+
+/// What a person reads: `hull: MESSAGE`, and `hint: ADVICE`.
+#[derive(Debug)]
+pub struct Report {
+    message: String,
+    hint: Option<String>,
+    code: i32,
+}
+
+impl Report {
+    /// The command was called wrongly.
+    pub fn usage(message: impl Into<String>, hint: Option<&str>) -> Self {
+        Self { message: message.into(), hint: hint.map(str::to_owned), code: 125 }
+    }
+
+    /// Writes it to standard error; gives the exit status.
+    pub fn tell(&self) -> i32 {
+        eprintln!("hull: {}", self.message.trim_end());
+        if let Some(hint) = &self.hint {
+            eprintln!("hint: {hint}");
+        }
+        self.code
+    }
+}
+
+impl From<hull_engine::Error> for Report {
+    fn from(error: hull_engine::Error) -> Self {
+        Self { message: error.to_string(), hint: error.hint().map(str::to_owned), code: error.exit_code() }
+    }
+}
