@@ -1,3 +1,11 @@
-//! Integration tests.
+//! Integration tests: one binary, one file per feature.
 
 #![forbid(unsafe_code)]
+
+mod bad_input;
+mod explain;
+mod isolation;
+mod kill;
+mod limits;
+mod manifests;
+mod run;

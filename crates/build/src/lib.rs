@@ -4,7 +4,15 @@
 //! both pure -> the solver, which finds each step in the cache or performs it. Nothing here starts a process or knows
 //! how layers are stored: a `RUN` is `hull-engine`'s run path, layers and images are `hull-image`'s.
 
+#![forbid(unsafe_code)]
+
+pub mod context;
+pub mod copy;
+mod error;
 pub mod expand;
 pub mod glob;
 pub mod graph;
 pub mod syntax;
+pub mod walk;
+
+pub use error::{Error, Result};

@@ -80,6 +80,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: &Line) -> Resu
     );
     mounts::make_read_only(&root, plan)?;
     mounts::mask(&root, plan)?;
+    // A working directory that does not exist is made, as runc and Docker do; inside the root, whatever leads there.
+    mounts::target(&root, &plan.cwd, true).doing(|| format!("make the working directory {}", plan.cwd.display()))?;
     enter_root(&root, plan)?;
     name_it(plan, proc.as_fd())?;
 

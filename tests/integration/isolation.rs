@@ -1,0 +1,147 @@
+//! What a container can see and do.
+
+use std::os::unix::fs::symlink;
+
+use hull_tests::Corner;
+
+const NAMESPACES: [&str; 6] = ["mnt", "pid", "uts", "ipc", "net", "cgroup"];
+
+#[test]
+fn every_namespace_is_another_than_the_hosts() {
+    let corner = Corner::new();
+    let said = corner.shell(&[], "ls -l /proc/self/ns; echo $$; ls /proc/self/fd | head -3");
+    for kind in NAMESPACES {
+        let host = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        let line =
+            said.out.lines().find(|line| line.contains(&format!("{kind}:["))).unwrap_or_else(|| panic!("{said:?}"));
+        assert!(!line.ends_with(&*host.to_string_lossy()), "{kind} is the host's: {line}");
+    }
+    assert!(said.out.lines().any(|line| line == "1"), "the command is process 1: {}", said.out);
+}
+
+#[test]
+fn the_hosts_tree_is_gone() {
+    let corner = Corner::new();
+    let marker = corner.path().join("marker");
+    std::fs::write(&marker, "host").unwrap();
+    let said =
+        corner.shell(&[], &format!("cat {0} /proc/1/root{0} /../..{0}; cat /proc/self/mountinfo", marker.display()));
+    assert!(!said.out.contains("host\n"), "{}", said.out);
+    assert_eq!(said.err.matches("No such file").count(), 3, "{}", said.err);
+}
+
+#[test]
+fn capabilities_are_podmans_eleven_and_none_is_inheritable() {
+    let said = Corner::new().shell(&[], "grep Cap /proc/self/status");
+    let expected = "CapInh:\t0000000000000000\nCapPrm:\t00000000800405fb\nCapEff:\t00000000800405fb\n\
+                    CapBnd:\t00000000800405fb\nCapAmb:\t0000000000000000\n";
+    assert_eq!(said.out, expected);
+}
+
+#[test]
+fn the_filter_is_in_force_and_denies_new_namespaces() {
+    let corner = Corner::new();
+    let said = corner.shell(&[], "grep Seccomp: /proc/self/status; unshare -U true; mount -t tmpfs x /bin");
+    assert!(said.out.contains("Seccomp:\t2"), "{said:?}");
+    assert_eq!(said.err.matches("not permitted").count() + said.err.matches("denied").count(), 2, "{}", said.err);
+    let open = corner.shell(&["--security-opt", "seccomp=unconfined"], "grep Seccomp: /proc/self/status");
+    assert!(open.out.contains("Seccomp:\t0"), "{}", open.out);
+    let locked =
+        corner.shell(&["--security-opt", "no-new-privileges"], "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status");
+    assert_eq!(locked.out, "NoNewPrivs:\t1\nSeccomp:\t2\n");
+}
+
+#[test]
+fn no_descriptor_of_ours_reaches_the_command() {
+    // The shell's own glob opens the folder itself: nothing else may be there.
+    let said = Corner::new().shell(&[], "for fd in /proc/1/fd/*; do echo ${fd##*/}; done");
+    let beyond: Vec<&str> = said.out.lines().filter(|fd| !["0", "1", "2"].contains(fd)).collect();
+    assert!(beyond.len() <= 1, "{beyond:?}");
+}
+
+#[test]
+fn leaky_files_are_masked_and_kernel_settings_read_only() {
+    let said = Corner::new().shell(
+        &[],
+        "cat /proc/interrupts /proc/keys; ls /sys/firmware; echo 1 > /proc/sys/kernel/panic; \
+         echo b > /proc/sysrq-trigger; touch /sys/x; touch /sys/fs/cgroup/pids/x",
+    );
+    assert_eq!(said.out, "");
+    assert_eq!(said.err.matches("Read-only file system").count(), 4, "{}", said.err);
+}
+
+#[test]
+fn devices_are_the_standard_ones() {
+    let said = Corner::new().shell(
+        &[],
+        "for d in null zero full random urandom tty; do stat -c '%n %a %t:%T' /dev/$d; done; ls /dev/pts; \
+         head -c 1 /dev/zero > /dev/null && echo ok",
+    );
+    let expected = "/dev/null 666 1:3\n/dev/zero 666 1:5\n/dev/full 666 1:7\n/dev/random 666 1:8\n\
+                    /dev/urandom 666 1:9\n/dev/tty 666 5:0\nptmx\nok\n";
+    assert_eq!(said.out, expected, "{}", said.err);
+}
+
+#[test]
+fn a_device_node_that_was_made_cannot_be_opened() {
+    let said = Corner::new().shell(&["--cap-add", "MKNOD"], "mknod /dev/kmsg-x c 1 11 && cat /dev/kmsg-x");
+    assert!(said.err.contains("not permitted"), "{said:?}");
+}
+
+#[test]
+fn loopback_is_up_and_alone() {
+    let said =
+        Corner::new().shell(&[], "cat /sys/class/net/lo/operstate; ls /sys/class/net; ip link show lo | head -1");
+    assert!(said.out.contains("UP"), "{said:?}");
+    assert_eq!(said.out.lines().filter(|line| *line == "lo").count(), 1, "{}", said.out);
+    assert_eq!(Corner::new().shell(&[], "cat /proc/sys/net/ipv4/ping_group_range").out, "0\t2147483647\n");
+}
+
+/// Rows A1 and A7: what an image has in the place of /proc, /sys and /dev.
+#[test]
+fn a1_a7_links_in_special_places_lead_nowhere() {
+    for place in ["proc", "sys", "dev"] {
+        let corner = Corner::new();
+        let sentinel = corner.path().join("sentinel");
+        std::fs::create_dir(&sentinel).unwrap();
+        symlink(&sentinel, corner.rootfs().join(place)).unwrap();
+        let said = corner.run(&[], &["true"]);
+        assert!(hull_tests::entries(&sentinel).is_empty(), "{place} was followed to the host");
+        if place != "dev" {
+            assert_eq!(said.code, 125);
+            assert!(said.err.contains("must be an ordinary directory"), "{}", said.err);
+        }
+    }
+}
+
+/// Row A8: files that hull puts into /etc, where the image has something else.
+#[test]
+fn a8_injected_files_do_not_write_through_links() {
+    for preset in ["link", "dangling", "fifo", "hardlink"] {
+        let corner = Corner::new();
+        let outside = corner.path().join("outside");
+        std::fs::write(&outside, "untouched").unwrap();
+        let hosts = corner.rootfs().join("etc/hosts");
+        match preset {
+            "link" => symlink(&outside, &hosts).unwrap(),
+            "dangling" => symlink("../run/nowhere/hosts", &hosts).unwrap(),
+            "hardlink" => std::fs::hard_link(&outside, &hosts).unwrap(),
+            _ => assert!(std::process::Command::new("mkfifo").arg(&hosts).status().unwrap().success()),
+        }
+        let said = corner.shell(&[], "cat /etc/hosts");
+        assert!(said.out.contains("localhost"), "{preset}: {said:?}");
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), "untouched", "{preset}");
+    }
+}
+
+/// Row A9: working directories that are not inside the root.
+#[test]
+fn a9_the_working_directory_is_inside() {
+    let corner = Corner::new();
+    let marker = corner.path().join("marker");
+    std::fs::write(&marker, "").unwrap();
+    for cwd in ["/proc/self/fd/3", "/proc/self/fd/7", "/proc/1/root", "/../../.."] {
+        let said = corner.shell(&["-w", cwd], &format!("ls .{0} ..{0} ../../..{0}", marker.display()));
+        assert_ne!(said.code, 0, "{cwd}: {said:?}");
+    }
+}

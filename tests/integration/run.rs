@@ -1,0 +1,93 @@
+//! `hull run`: flags, environment, streams, exit statuses.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use hull_tests::Corner;
+
+#[test]
+fn the_exit_status_is_the_commands_own_or_128_and_the_signal() {
+    let corner = Corner::new();
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$; sleep 5", 137)] {
+        // PID 1 ignores signals from inside without a handler, so the last one goes to a child.
+        let script = if code == 137 { "sh -c 'kill -9 $$'; exit $?" } else { script };
+        assert_eq!(corner.shell(&[], script).code, code, "{script}");
+    }
+}
+
+#[test]
+fn the_environment_is_the_defaults_and_what_was_given() {
+    let corner = Corner::new();
+    let mut command =
+        corner.run_command(&["-e", "A=1", "-e", "FROM_HOST", "-e", "NOT_THERE", "--hostname", "box"], &["env"]);
+    let said = command.env("FROM_HOST", "yes").env("SECRET", "no").output().unwrap();
+    let out = String::from_utf8_lossy(&said.stdout).into_owned();
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort_unstable();
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    assert_eq!(lines, ["A=1", "FROM_HOST=yes", "HOME=/", "HOSTNAME=box", path]);
+}
+
+#[test]
+fn standard_input_is_null_unless_asked_for() {
+    let corner = Corner::new();
+    for (flags, expected) in [(&[][..], ""), (&["-i"][..], "hello\n")] {
+        let mut command = corner.run_command(flags, &["cat"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Without -i nobody reads, and the pipe may be closed already.
+        let _ = child.stdin.take().unwrap().write_all(b"hello\n");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    }
+}
+
+#[test]
+fn the_user_is_looked_up_in_the_root_and_has_no_capability() {
+    let corner = Corner::new();
+    std::fs::write(corner.rootfs().join("etc/passwd"), "web:x:1000:1001::/srv:/bin/sh\n1000:x:0:0::/:/bin/sh\n")
+        .unwrap();
+    std::fs::write(corner.rootfs().join("etc/group"), "web:x:1001:\naudio:x:29:web\n").unwrap();
+    for (user, expected) in
+        [("web", "1000 1001"), ("1000", "1000 1001"), ("web:audio", "1000 29"), ("4000", "4000 0")]
+    {
+        let said = corner
+            .shell(&["--user", user], "echo $(id -u) $(id -g); grep -E 'Cap(Eff|Prm|Inh|Amb)' /proc/self/status");
+        let mut lines = said.out.lines();
+        assert_eq!(lines.next(), Some(expected), "{user}: {}", said.err);
+        assert!(lines.all(|line| line.ends_with("0000000000000000")), "{}", said.out);
+    }
+}
+
+#[test]
+fn volumes_are_bound_and_ro_is_read_only() {
+    let corner = Corner::new();
+    let shared = corner.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let source = shared.to_string_lossy();
+    let said = corner.shell(&["-v", &format!("{source}:/data")], "echo one > /data/file");
+    assert_eq!((said.code, std::fs::read_to_string(shared.join("file")).unwrap().as_str()), (0, "one\n"));
+    let said = corner.shell(&["-v", &format!("{source}:/data:ro")], "cat /data/file; echo two > /data/file");
+    assert!(said.out.starts_with("one") && said.err.contains("Read-only file system"), "{said:?}");
+}
+
+#[test]
+fn scratch_and_a_read_only_root() {
+    let corner = Corner::new();
+    let said = corner.shell(&["--read-only", "--tmpfs", "/mytemp:size=1m"], "touch /mytemp/x && echo ok; touch /x");
+    assert!(said.out.starts_with("ok") && said.err.contains("Read-only file system"), "{said:?}");
+    assert!(!corner.rootfs().join("mytemp/x").exists());
+}
+
+#[test]
+fn the_working_directory_is_made() {
+    let corner = Corner::new();
+    assert_eq!(corner.shell(&["-w", "/a/b"], "pwd").out, "/a/b\n");
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_does_nothing() {
+    let corner = Corner::new();
+    let said = corner.run(&["--dry-run", "--pids-limit", "20"], &["touch", "/made"]);
+    assert!(said.out.contains("pids.max = 20") && said.out.contains("mount       /proc (proc)"), "{}", said.out);
+    assert!(!corner.rootfs().join("made").exists());
+}
