@@ -340,3 +340,6 @@ pub(crate) fn attributes(file: BorrowedFd<'_>) -> Result<Vec<(CString, Vec<u8>)>
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;
