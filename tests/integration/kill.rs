@@ -15,9 +15,26 @@ fn members(id: &str) -> Vec<String> {
     list.lines().map(str::to_owned).collect()
 }
 
-fn started(corner: &Corner) -> (Child, String) {
-    let mut command = corner.run_command(&["-i"], &["sh", "-c", "echo up; sleep 1000 & sleep 1000"]);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+/// A hull that a failing test does not leave running.
+struct Running(Child);
+
+impl Running {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails only where it has been killed and reaped already.
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+fn started(corner: &Corner) -> (Running, String) {
+    let mut command = corner.run_command(&["-i"], &["sh", "-c", "sleep 1000 & sleep 1000; true"]);
+    let child = Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
     let containers = corner.runroot().join("containers");
     eventually("the container runs", || entries(&containers).first().is_some_and(|id| members(id).len() >= 3));
     (child, entries(&containers).remove(0))
@@ -27,8 +44,7 @@ fn started(corner: &Corner) -> (Child, String) {
 fn a_killed_hull_takes_its_container_along_within_a_second() {
     let corner = Corner::new();
     let (mut child, id) = started(&corner);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.kill();
     let took = eventually("the container's processes are gone", || members(&id).is_empty());
     assert!(took < Duration::from_secs(1), "{took:?}");
 

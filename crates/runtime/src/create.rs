@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hull_sys::ns::{self, Fork, Namespaces};
 use hull_sys::process::{self, Ended};
 use hull_sys::sync::{self, Line};
-use hull_sys::{signal, trace};
+use hull_sys::{Errno, signal, trace};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
@@ -103,7 +103,11 @@ impl Created {
             "The limits are in force before the process may do anything: it waits until it is inside.",
         );
         inputs.cgroup.attach(self.pid)?;
-        self.line.send(b"go", None).doing(|| "release the container".to_owned())?;
+        match self.line.send(b"go", None) {
+            // It has failed meanwhile and hung up: what it said before is the error to tell.
+            Err(error) if error.errno() == Errno::PIPE => {}
+            other => other.doing(|| "release the container".to_owned())?,
+        }
         if matches!(inputs.stdio, Stdio::Terminal) {
             let (message, terminal) = self.hear()?;
             if message != b"terminal" || terminal.is_none() {

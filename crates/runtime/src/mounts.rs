@@ -93,14 +93,24 @@ fn is_folder(file: BorrowedFd<'_>) -> hull_sys::Result<bool> {
 pub(crate) fn target(root: &Root, path: &Path, folder: bool) -> hull_sys::Result<OwnedFd> {
     match root.resolve(path) {
         Err(error) if error.errno() == Errno::NOENT && folder => root.mkdir_all(path, 0o755),
-        Err(error) if error.errno() == Errno::NOENT => {
-            if let Some(parent) = path.parent() {
-                root.mkdir_all(parent, 0o755)?;
-            }
+        Err(error) if error.errno() == Errno::NOENT => make_file(root, path, LINKS),
+        other => other,
+    }
+}
+
+/// How many dangling links may lead to one another, as the kernel's own limit for a walk.
+const LINKS: u32 = 40;
+
+/// Makes the file that `path` names; a dangling link there is followed, inside the root, to where it points.
+fn make_file(root: &Root, path: &Path, links: u32) -> hull_sys::Result<OwnedFd> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    root.mkdir_all(parent, 0o755)?;
+    match root.readlink(path) {
+        Ok(link) if links > 0 => make_file(root, &parent.join(link), links - 1),
+        _ => {
             root.make_file(path, 0o644)?;
             root.resolve(path)
         }
-        other => other,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pathrs::error::ErrorKind;
 use pathrs::flags::OpenFlags;
@@ -53,6 +53,11 @@ impl Root {
         let permissions = std::fs::Permissions::from_mode(mode);
         let flags = OpenFlags::O_RDONLY | OpenFlags::O_NONBLOCK | OpenFlags::O_NOCTTY;
         self.walk("create_file", path, |root| root.create_file(path, flags, &permissions).map(OwnedFd::from))
+    }
+
+    /// What the symlink at `path` says.
+    pub fn readlink(&self, path: &Path) -> Result<PathBuf> {
+        self.walk("readlink", path, |root| root.readlink(path))
     }
 
     /// Makes a symlink at `path` that says `target`.
