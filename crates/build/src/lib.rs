@@ -6,12 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod context;
 pub mod copy;
 mod error;
 pub mod expand;
 pub mod glob;
 pub mod graph;
+pub mod progress;
+pub mod run;
+pub mod solve;
 pub mod syntax;
 pub mod walk;
 

@@ -105,6 +105,8 @@ pub struct Stage {
     pub base: Base,
     /// The base's digest, if it is an image.
     pub base_digest: Option<String>,
+    /// The configuration of the image at the bottom, if there is one.
+    pub base_config: Option<ImageConfiguration>,
     /// Where its FROM stands.
     pub span: Span,
     /// Its FROM, for progress.

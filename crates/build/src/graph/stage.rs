@@ -102,20 +102,21 @@ pub(super) fn plan(
     world: &mut dyn World,
     platform: &Platform,
 ) -> Result<Stage, SyntaxError> {
-    let (effect, key, base_digest) = match &outline.base {
+    let (effect, key, base_digest, base_config) = match &outline.base {
         Base::Scratch => {
             let env = vec![("PATH".to_owned(), Some(DEFAULT_PATH.to_owned()))];
-            (InEffect { env, ..InEffect::default() }, KeyBuilder::new("scratch").finish(), None)
+            (InEffect { env, ..InEffect::default() }, KeyBuilder::new("scratch").finish(), None, None)
         }
         Base::Image(name) => {
             let image = world.image(name).map_err(|problem| at(file, outline.base_span, problem))?;
             check_architecture(file, outline.base_span, name, &image, platform)?;
             let key = KeyBuilder::new("image").field(&image.digest).finish();
-            (InEffect::of(&image), key, Some(image.digest))
+            (InEffect::of(&image), key, Some(image.digest), Some(image.config))
         }
         Base::Stage(number) => match earlier.stage(*number) {
             Some(stage) => {
-                (InEffect { args: Vec::new(), ..stage.effect.clone() }, stage.key.clone(), stage.base_digest.clone())
+                let effect = InEffect { args: Vec::new(), ..stage.effect.clone() };
+                (effect, stage.key.clone(), stage.base_digest.clone(), stage.base_config.clone())
             }
             None => return Err(file.error(outline.base_span, "this stage was not planned")),
         },
@@ -131,6 +132,7 @@ pub(super) fn plan(
         name: outline.name.clone(),
         base: outline.base.clone(),
         base_digest,
+        base_config,
         span: outline.from.span,
         text: outline.from.text.clone(),
         steps: builder.steps,
