@@ -65,7 +65,8 @@ pub fn run(runroot: &Path, root: OwnedFd, action: &RunAction, progress: &mut dyn
     let group = Cgroup::create(&group_host, &format!("hull-{id}"), &writes).map_err(host("run the step"))?;
 
     let guard = Signals::block()?;
-    let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(host("make a pipe"))?;
+    let (reading, writing) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(host("make a pipe"))?;
     let null = fs::openat(fs::CWD, c"/dev/null", OFlags::RDONLY, 0).map_err(host("open /dev/null"))?;
     let error_side = writing.try_clone().map_err(host("make a pipe"))?;
     let inputs = Inputs { root, cgroup: &group, stdio: Stdio::Given([null, writing, error_side]) };
@@ -106,12 +107,7 @@ impl Drop for Signals {
     }
 }
 
-fn until_end(
-    created: &Created,
-    output: &OwnedFd,
-    signals: &Signals,
-    progress: &mut dyn Progress,
-) -> Result<Ended> {
+fn until_end(created: &Created, output: &OwnedFd, signals: &Signals, progress: &mut dyn Progress) -> Result<Ended> {
     let mut open = true;
     loop {
         let mut polled = vec![

@@ -125,9 +125,7 @@ impl<W: Worker> Solver<'_, W> {
         self.progress.begin(&label(1), &stage.text);
         let mut result = match &stage.base {
             Base::Scratch => Solved { layers: Vec::new(), history: Vec::new(), created: None },
-            Base::Image(name) => {
-                Solved { layers: self.worker.image(name)?, history: Vec::new(), created: None }
-            }
+            Base::Image(name) => Solved { layers: self.worker.image(name)?, history: Vec::new(), created: None },
             Base::Stage(number) => earlier
                 .get(number)
                 .cloned()
@@ -161,7 +159,10 @@ impl<W: Worker> Solver<'_, W> {
         if !self.no_cache
             && let Some(made) = self.worker.cached(&step.key)?
         {
-            trace::stage(&format!("{label} {} is cached", step.text), "the same step was made before from the same parent");
+            trace::stage(
+                &format!("{label} {} is cached", step.text),
+                "the same step was made before from the same parent",
+            );
             self.progress.cached(label, &step.text);
             return Ok(made);
         }
@@ -187,7 +188,6 @@ impl<W: Worker> Solver<'_, W> {
 
     /// An error of a step, at its place.
     fn at(&self, span: Span, message: String) -> Error {
-        let message = message.strip_prefix("cannot ").map_or_else(|| message.clone(), |rest| format!("cannot {rest}"));
         Error::Step(Box::new(self.file.error(span, message)))
     }
 
@@ -209,12 +209,11 @@ impl<W: Worker> Solver<'_, W> {
     }
 
     fn run(&mut self, step: &Step, root: OwnedFd, action: &RunAction) -> Result<bool> {
-        let status = self
-            .worker
-            .run(root, action, self.progress)
-            .map_err(|error| self.at(step.span, error.to_string()))?;
+        let status =
+            self.worker.run(root, action, self.progress).map_err(|error| self.at(step.span, error.to_string()))?;
         if status != 0 {
-            let place = self.file.error(step.span, format!("{} failed", step.text.lines().next().unwrap_or_default()));
+            let place =
+                self.file.error(step.span, format!("{} failed", step.text.lines().next().unwrap_or_default()));
             return Err(Error::Command { place: Box::new(place), command: action.argv.join(" "), status });
         }
         Ok(true)
@@ -274,9 +273,9 @@ impl<W: Worker> Solver<'_, W> {
         let into = several || found.len() > 1;
         for found in &found {
             let filter = if other.is_none() { self.context.filter(found) } else { Filter::default() };
-            copier.copy(found, &filter, &action.dest, into).map_err(|error| {
-                self.at(span, format!("cannot copy {}: {error}", copier.current.display()))
-            })?;
+            copier
+                .copy(found, &filter, &action.dest, into)
+                .map_err(|error| self.at(span, format!("cannot copy {}: {error}", copier.current.display())))?;
         }
         // The key says what the files were when they were hashed; a layer of other files must not be kept under it.
         if let (None, Some(before)) = (other, digest)
