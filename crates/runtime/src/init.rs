@@ -101,7 +101,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: &Line) -> Resu
     for (number, file) in stdio.iter().enumerate() {
         process::set_stdio(file.as_fd(), number as i32).doing(|| "hand over the standard streams".to_owned())?;
     }
-    if matches!(plan.terminal, true) {
+    if plan.terminal {
         tty::make_controlling(stdio[0].as_fd()).doing(|| "take the terminal".to_owned())?;
     }
 

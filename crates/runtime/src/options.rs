@@ -95,7 +95,7 @@ fn attribute(sorted: &mut Options, option: &str) -> bool {
 /// The propagation type that `word` names, and whether it is for the whole tree.
 pub fn propagation_type(word: &str) -> Option<(u64, bool)> {
     let (word, recursive) = match word.strip_prefix('r') {
-        Some(rest) if rest != "" => (rest, true),
+        Some(rest) if !rest.is_empty() => (rest, true),
         _ => (word, false),
     };
     let flag = match word {

@@ -38,7 +38,7 @@ pub struct Plan {
     /// Kernel parameters: path below /proc/sys, and value.
     pub sysctl: Vec<(CString, String)>,
     /// Resource limits: resource, soft, hard; `None` is unlimited.
-    pub rlimits: Vec<(Resource, Option<u64>, Option<u64>)>,
+    pub rlimits: Vec<Limit>,
     /// `oom_score_adj`.
     pub oom_score_adj: Option<i32>,
     /// Capabilities.
@@ -66,6 +66,9 @@ pub struct Plan {
     /// Whether the container ends with its parent.
     pub die_with_parent: bool,
 }
+
+/// A resource limit: resource, soft, hard; `None` is unlimited.
+pub type Limit = (Resource, Option<u64>, Option<u64>);
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -339,7 +342,7 @@ fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: Namespaces) -> Result<V
     Ok(all)
 }
 
-fn rlimits(process: &Process) -> Result<Vec<(Resource, Option<u64>, Option<u64>)>> {
+fn rlimits(process: &Process) -> Result<Vec<Limit>> {
     use PosixRlimitType as Type;
     let limit = |value: u64| (value != u64::MAX).then_some(value);
     process
