@@ -200,7 +200,9 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
     }
     if let Some(linux) = spec.linux() {
-        let names: [(&str, bool); 8] = [
+        let listens = linux.seccomp().as_ref().is_some_and(|profile| profile.listener_path().is_some());
+        let names: [(&str, bool); 9] = [
+            ("linux.seccomp.listenerPath", listens),
             ("linux.uidMappings", linux.uid_mappings().is_some()),
             ("linux.gidMappings", linux.gid_mappings().is_some()),
             ("linux.timeOffsets", linux.time_offsets().is_some()),

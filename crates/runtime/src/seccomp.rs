@@ -2,227 +2,337 @@
 //!
 //! The program looks at the architecture, then finds the system call by binary search over ranges of equal action,
 //! so that a call costs about eight comparisons however long the profile is. Calls that are newer than everything the
-//! profile names answer `ENOSYS`, so that a C library falls back instead of failing.
+//! profile names answer `ENOSYS`, as with runc, so that a C library falls back instead of failing.
 //!
-//! Sources: `seccomp(2)`, runtime-spec "Seccomp".
+//! Where rules of one system call meet, they are merged as libseccomp merges them: a rule without conditions stands
+//! alone, and the first of several is the one; rules with conditions are alternatives, the strictest action first.
+//! Two conditions on one argument in one rule are two rules, as runc and crun have it. Names that no table has are
+//! passed over, for a profile speaks of many kernels. Calls of an architecture that the profile does not list end the
+//! process (libseccomp ends the thread).
+//!
+//! Sources: `seccomp(2)`; runtime-spec, "Seccomp"; libseccomp 2.5; runc `libcontainer/seccomp/patchbpf`.
 
 mod bpf;
+mod numbers;
 mod table;
-
-use std::collections::BTreeMap;
 
 use hull_sys::seccomp::SockFilter;
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+    LinuxSyscall,
 };
 
 use crate::error::{Error, Result};
-use bpf::Code;
+use bpf::{JEQ, JGE, Label, Test, Writer};
+use table::{Abi, Finder, Row};
 
 /// A program and the flags to install it with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     /// The instructions.
     pub filter: Vec<SockFilter>,
-    /// `SECCOMP_FILTER_FLAG_*`.
+    /// `SECCOMP_FILTER_FLAG_*`; with a listener, `SECCOMP_FILTER_FLAG_NEW_LISTENER` is among them.
     pub flags: u32,
 }
 
 /// The kernel's limit for one program (`BPF_MAXINSNS`).
 const LONGEST: usize = 4096;
+const DOING: &str = "compile the seccomp profile";
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
-const RET_ERRNO: u32 = 0x0005_0000;
+/// The kernel's `MAX_ERRNO`.
+const MAX_ERRNO: u32 = 4095;
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_TRAP: u32 = 0x0003_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+const RET_NOTIFY: u32 = 0x7fc0_0000;
+const RET_TRACE: u32 = 0x7ff0_0000;
+const RET_LOG: u32 = 0x7ffc_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
 
-/// What happens to one system call: conditional actions in order, then one for the rest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Rules {
-    conditional: Vec<(Vec<LinuxSeccompArg>, u32)>,
-    otherwise: Option<u32>,
-}
-
-/// Compiles a profile.
-///
-/// Rules of one system call with conditions are tried in their order; of several without conditions the strictest
-/// counts. Names that the tables do not have are passed over, as libseccomp does: a profile speaks of many kernels.
+/// Compiles a profile for this machine's architectures. Others in the list need no rules: their calls cannot happen.
 ///
 /// # Errors
-/// An architecture without a table, a listener (not supported yet), a bad argument index, a program that is too long.
+/// An argument index beyond 5, an `errnoRet` where the action takes none or that is no error number, a notification
+/// without `listenerPath` or for `write`, a program longer than the kernel takes.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Program> {
-    let doing = "compile the seccomp profile";
-    if profile.listener_path().is_some() {
-        return Err(Error::invalid(doing, "listenerPath is not supported yet"));
-    }
     let default = action(profile.default_action(), profile.default_errno_ret())?;
-    let arches = Arches::of(profile)?;
-    let syscalls = profile.syscalls().as_deref().unwrap_or_default();
-    let mut code = Code::default();
-    let mut sections = Vec::new();
-    if arches.x86_64 {
-        sections.push((table::AUDIT_X86_64, section(syscalls, default, table::x86_64, arches.x32)?));
+    let abis = abis(profile);
+    let rules = Rules::of(profile, default, abis.contains(&Abi::X86))?;
+    let mut writer = Writer::default();
+    let mut sections = Vec::with_capacity(2);
+    if abis.contains(&Abi::X86) {
+        let mut ranges = rules.ranges(Abi::X86, 0, default);
+        add_range(&mut ranges, u32::MAX, Leaf::Return(rules.unknown));
+        sections.push((table::AUDIT_I386, section(&mut writer, &ranges, true)));
     }
-    if arches.x86 {
-        sections.push((table::AUDIT_I386, section(syscalls, default, table::x86, true)?));
+    let mut ranges = rules.ranges(Abi::X86_64, 0, default);
+    if abis.contains(&Abi::X32) {
+        ranges.extend(rules.ranges(Abi::X32, table::X32_BIT, default));
+    } else {
+        add_range(&mut ranges, table::X32_BIT, Leaf::Return(RET_KILL_PROCESS));
     }
-    code.load(4);
-    for (audit, section) in &sections {
-        code.skip_unless_equal(*audit, section.len());
-        code.append(section);
+    // -1 is what a tracer puts in the place of a call that it took over.
+    add_range(&mut ranges, u32::MAX, Leaf::Return(rules.unknown));
+    sections.push((table::AUDIT_X86_64, section(&mut writer, &ranges, false)));
+    let mut otherwise = writer.ret(RET_KILL_PROCESS);
+    for (audit, section) in sections {
+        otherwise = writer.jump(JEQ, audit, section, otherwise);
     }
-    code.ret(RET_KILL_PROCESS);
-    if code.len() > LONGEST {
-        let cause = format!("{} instructions, and the kernel takes {LONGEST}", code.len());
-        return Err(Error::invalid(doing, cause));
+    writer.load(4);
+    let filter = writer.finish();
+    if filter.len() > LONGEST {
+        let cause = format!("it needs {} instructions, and the kernel takes {LONGEST}", filter.len());
+        return Err(Error::invalid(DOING, cause));
     }
-    Ok(Program { filter: code.finish(), flags: flags(profile)? })
+    Ok(Program { filter, flags: flags(profile)? })
 }
 
-#[derive(Default)]
-struct Arches {
-    x86_64: bool,
-    x86: bool,
-    x32: bool,
-}
-
-impl Arches {
-    fn of(profile: &LinuxSeccomp) -> Result<Self> {
-        // The native architecture is always there, as with libseccomp.
-        let mut arches = Self { x86_64: true, ..Self::default() };
-        for arch in profile.architectures().iter().flatten() {
-            match arch {
-                Arch::ScmpArchNative | Arch::ScmpArchX86_64 => {}
-                Arch::ScmpArchX86 => arches.x86 = true,
-                Arch::ScmpArchX32 => arches.x32 = true,
-                other => {
-                    let cause = format!("architecture {other} is not supported on this machine");
-                    return Err(Error::invalid("compile the seccomp profile", cause));
-                }
-            }
+fn abis(profile: &LinuxSeccomp) -> Vec<Abi> {
+    // The native architecture is always there, as with libseccomp.
+    let mut abis = vec![Abi::X86_64];
+    for arch in profile.architectures().iter().flatten() {
+        match arch {
+            Arch::ScmpArchX86 => abis.push(Abi::X86),
+            Arch::ScmpArchX32 => abis.push(Abi::X32),
+            _ => {}
         }
-        Ok(arches)
     }
+    abis
 }
 
 fn flags(profile: &LinuxSeccomp) -> Result<u32> {
     use LinuxSeccompFilterFlag as Flag;
-    let mut flags = 0;
+    let listens = profile.listener_path().is_some();
+    let mut flags = if listens { hull_sys::seccomp::NEW_LISTENER } else { 0 };
     for flag in profile.flags().iter().flatten() {
         flags |= match flag {
+            Flag::SeccompFilterFlagTsync if listens => {
+                let cause = "SECCOMP_FILTER_FLAG_TSYNC does not go together with listenerPath";
+                return Err(Error::invalid(DOING, cause));
+            }
             Flag::SeccompFilterFlagTsync => 1,
             Flag::SeccompFilterFlagLog => 2,
             Flag::SeccompFilterFlagSpecAllow => 4,
-            Flag::SeccompFilterFlagWaitKillableRecv => {
-                let cause = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a listener, which is not supported yet";
-                return Err(Error::invalid("compile the seccomp profile", cause));
+            Flag::SeccompFilterFlagWaitKillableRecv if !listens => {
+                let cause = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs listenerPath";
+                return Err(Error::invalid(DOING, cause));
             }
+            Flag::SeccompFilterFlagWaitKillableRecv => 1 << 5,
         };
     }
     Ok(flags)
 }
 
+/// The kernel's return value for an action.
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
     use LinuxSeccompAction as Action;
-    Ok(match action {
-        Action::ScmpActKill | Action::ScmpActKillThread => 0,
-        Action::ScmpActKillProcess => RET_KILL_PROCESS,
-        Action::ScmpActTrap => 0x0003_0000,
-        Action::ScmpActErrno => RET_ERRNO | (errno.unwrap_or(EPERM) & 0xffff),
-        Action::ScmpActTrace => 0x7ff0_0000 | (errno.unwrap_or(EPERM) & 0xffff),
-        Action::ScmpActLog => 0x7ffc_0000,
-        Action::ScmpActAllow => 0x7fff_0000,
-        Action::ScmpActNotify => {
-            let cause = "SCMP_ACT_NOTIFY needs a listener, which is not supported yet";
-            return Err(Error::invalid("compile the seccomp profile", cause));
+    let value = errno.unwrap_or(EPERM);
+    let (code, most) = match action {
+        Action::ScmpActErrno => (RET_ERRNO, MAX_ERRNO),
+        Action::ScmpActTrace => (RET_TRACE, 0xffff),
+        other if errno.is_some() => {
+            return Err(Error::invalid(DOING, format!("{other} takes no errnoRet, and the profile gives {value}")));
         }
-    })
+        Action::ScmpActKill | Action::ScmpActKillThread => return Ok(0),
+        Action::ScmpActKillProcess => return Ok(RET_KILL_PROCESS),
+        Action::ScmpActTrap => return Ok(RET_TRAP),
+        Action::ScmpActLog => return Ok(RET_LOG),
+        Action::ScmpActAllow => return Ok(RET_ALLOW),
+        Action::ScmpActNotify => return Ok(RET_NOTIFY),
+    };
+    if value > most {
+        return Err(Error::invalid(DOING, format!("errnoRet {value} of {action} is beyond {most}")));
+    }
+    Ok(code | value)
 }
 
-/// The part of the program for one architecture.
-fn section(
-    syscalls: &[LinuxSyscall],
-    default: u32,
-    number_of: impl Fn(&str) -> Option<u32>,
-    fold_x32: bool,
-) -> Result<Code> {
-    let mut rules: BTreeMap<u32, Rules> = BTreeMap::new();
-    let mut newest = 0;
-    for syscall in syscalls {
-        let what = action(syscall.action(), syscall.errno_ret())?;
-        let args = syscall.args().as_deref().unwrap_or_default();
-        if let Some(arg) = args.iter().find(|arg| arg.index() > 5) {
-            let cause = format!("argument index {} of {:?}: a system call has six", arg.index(), syscall.names());
-            return Err(Error::invalid("compile the seccomp profile", cause));
+/// `seccomp(2)`: of two actions the kernel prefers the lower one, as a signed number.
+fn strictness(action: u32) -> i32 {
+    (action & 0xffff_0000) as i32
+}
+
+/// A rule with the profile's names taken apart: an action, and the conditions that must all hold.
+struct Rule {
+    action: u32,
+    tests: Vec<Test>,
+}
+
+/// The rules, and which system call each is for.
+struct Rules {
+    rules: Vec<Rule>,
+    /// Table row and rule, in the order of the profile.
+    named: Vec<(&'static Row, u32)>,
+    /// i386's calls by another way: number and rule.
+    multiplexed: Vec<(u32, u32)>,
+    /// What a call answers that is newer than the profile.
+    unknown: u32,
+}
+
+/// What happens in one range of system call numbers.
+enum Leaf<'a> {
+    Return(u32),
+    Tests(Vec<&'a Rule>, u32),
+}
+
+type Ranges<'a> = Vec<(u32, Leaf<'a>)>;
+
+impl Rules {
+    fn of(profile: &LinuxSeccomp, default: u32, with_x86: bool) -> Result<Self> {
+        let permissive = matches!(default & 0xffff_0000, RET_ALLOW | RET_LOG | RET_TRACE);
+        let unknown = if permissive { default } else { RET_ERRNO | ENOSYS };
+        let syscalls = profile.syscalls().as_deref().unwrap_or_default();
+        let names = syscalls.iter().map(|syscall| syscall.names().len()).sum();
+        let mut all = Self { rules: Vec::new(), named: Vec::with_capacity(names), multiplexed: Vec::new(), unknown };
+        let listens = profile.listener_path().is_some();
+        if default == RET_NOTIFY {
+            return Err(Error::invalid(DOING, "SCMP_ACT_NOTIFY cannot be the default action"));
         }
-        for number in syscall.names().iter().filter_map(|name| number_of(name)) {
-            newest = newest.max(number);
-            let rules = rules.entry(number).or_default();
-            if args.is_empty() {
-                rules.otherwise = Some(rules.otherwise.map_or(what, |had| strictest(had, what)));
-            } else {
-                rules.conditional.push((args.to_vec(), what));
+        let mut finder = Finder::default();
+        for syscall in syscalls {
+            let action = action(syscall.action(), syscall.errno_ret())?;
+            if action == RET_NOTIFY {
+                check_notify(syscall, listens)?;
+            }
+            for tests in alternatives(syscall)? {
+                all.add(syscall, Rule { action, tests }, default, with_x86, &mut finder);
+            }
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, syscall: &LinuxSyscall, rule: Rule, default: u32, with_x86: bool, finder: &mut Finder) {
+        let index = self.rules.len() as u32;
+        let simple = rule.tests.is_empty();
+        let action = rule.action;
+        self.rules.push(rule);
+        for name in syscall.names() {
+            if let Some(row) = finder.find(name) {
+                self.named.push((row, index));
+            }
+            // What a condition would look at is behind a pointer there, so such rules stay with the direct call.
+            if let (true, true, Some((call, code))) =
+                (with_x86 && action != default, simple, table::multiplexed(name))
+            {
+                // ipc's upper half is a version.
+                let value = if call == table::IPC { 0xffff } else { 0xffff_ffff };
+                let op = LinuxSeccompOperator::ScmpCmpMaskedEq;
+                self.multiplexed.push((call, self.rules.len() as u32));
+                self.rules.push(Rule { action, tests: vec![Test { index: 0, op, value, second: code.into() }] });
             }
         }
     }
-    let unknown =
-        if matches!(default & 0xffff_0000, 0x7fff_0000 | 0x7ffc_0000) { default } else { RET_ERRNO | ENOSYS };
-    let mut ranges: Vec<(u32, Code)> = Vec::new();
-    let mut push = |start: u32, leaf: Code| {
-        if ranges.last().is_none_or(|(_, last)| *last != leaf) {
-            ranges.push((start, leaf));
+
+    /// The ranges of one interface, from `first` on.
+    fn ranges(&self, abi: Abi, first: u32, default: u32) -> Ranges<'_> {
+        let numbers = self.named.iter().filter_map(|(row, rule)| Some((abi.number(row)?, *rule)));
+        let mut calls: Vec<(u32, u32)> = numbers.collect();
+        if abi == Abi::X86 {
+            calls.extend_from_slice(&self.multiplexed);
         }
-    };
-    let mut next = 0;
-    for (number, rules) in &rules {
-        if next < *number {
-            push(next, Code::returning(default));
+        // By number, then in the order of the profile.
+        calls.sort_unstable();
+        let mut ranges = Vec::with_capacity(64);
+        add_range(&mut ranges, first, Leaf::Return(default));
+        for group in calls.chunk_by(|one, other| one.0 == other.0) {
+            let number = group[0].0;
+            add_range(&mut ranges, number, self.leaf(group, default));
+            add_range(&mut ranges, number + 1, Leaf::Return(default));
         }
-        push(*number, leaf(rules, default));
-        next = number + 1;
+        if let Some((newest, _)) = calls.last() {
+            add_range(&mut ranges, newest + 1, Leaf::Return(self.unknown));
+        }
+        ranges
     }
-    push(newest + 1, Code::returning(unknown));
-    if ranges[0].0 != 0 {
-        ranges.insert(0, (0, Code::returning(default)));
+
+    fn leaf(&self, group: &[(u32, u32)], default: u32) -> Leaf<'_> {
+        // A rule that says what the default says is none, for runc as for crun.
+        let rules = group.iter().map(|(_, rule)| &self.rules[*rule as usize]).filter(|rule| rule.action != default);
+        if let Some(rule) = rules.clone().find(|rule| rule.tests.is_empty()) {
+            return Leaf::Return(rule.action);
+        }
+        let mut rules: Vec<&Rule> = rules.collect();
+        rules.sort_by_key(|rule| strictness(rule.action));
+        if rules.is_empty() { Leaf::Return(default) } else { Leaf::Tests(rules, default) }
     }
-    let mut code = Code::default();
-    code.load(0);
-    if fold_x32 {
-        // An x32 number is the native one with bit 30 set; the kernel knows no other calls there.
-        code.and(!table::X32_BIT);
-    } else {
-        code.return_if_at_least(table::X32_BIT, RET_KILL_PROCESS);
-    }
-    code.append(&search(&ranges));
-    Ok(code)
 }
 
-/// The one of two actions that the kernel would prefer (`seccomp(2)`: as a signed number, the lower wins).
-fn strictest(one: u32, other: u32) -> u32 {
-    let order = |action: u32| (action & 0xffff_0000) as i32;
-    if order(one) <= order(other) { one } else { other }
-}
-
-fn leaf(rules: &Rules, default: u32) -> Code {
-    let mut code = Code::default();
-    for (args, action) in &rules.conditional {
-        code.append(&bpf::conditional(args, *action));
+fn check_notify(syscall: &LinuxSyscall, listens: bool) -> Result<()> {
+    if !listens {
+        return Err(Error::invalid(DOING, "SCMP_ACT_NOTIFY needs listenerPath"));
     }
-    code.ret(rules.otherwise.unwrap_or(default));
-    code
+    if syscall.names().iter().any(|name| name == "write") {
+        // The runtime hands the listener over by a write of its own.
+        return Err(Error::invalid(DOING, "SCMP_ACT_NOTIFY cannot be used for the write system call"));
+    }
+    Ok(())
 }
 
-fn search(ranges: &[(u32, Code)]) -> Code {
+/// The conditions of a rule: one list whose members must all hold or, where an argument occurs twice, one list each.
+fn alternatives(syscall: &LinuxSyscall) -> Result<Vec<Vec<Test>>> {
+    let args = syscall.args().as_deref().unwrap_or_default();
+    let mut seen = [false; 6];
+    let mut twice = false;
+    let mut tests = Vec::with_capacity(args.len());
+    for arg in args {
+        let Some(seen) = seen.get_mut(arg.index()) else {
+            let cause = format!("argument index {} of {:?}: a system call has six", arg.index(), syscall.names());
+            return Err(Error::invalid(DOING, cause));
+        };
+        twice |= std::mem::replace(seen, true);
+        tests.push(test(arg));
+    }
+    Ok(if twice { tests.into_iter().map(|test| vec![test]).collect() } else { vec![tests] })
+}
+
+fn test(arg: &LinuxSeccompArg) -> Test {
+    let second = arg.value_two().unwrap_or(0);
+    Test { index: arg.index() as u32, op: arg.op(), value: arg.value(), second }
+}
+
+/// Appends a range; one that starts where the last does replaces it, one that answers the same continues it.
+fn add_range<'a>(ranges: &mut Ranges<'a>, start: u32, leaf: Leaf<'a>) {
+    if ranges.last().is_some_and(|last| last.0 == start) {
+        ranges.pop();
+    }
+    if let (Some((_, Leaf::Return(before))), Leaf::Return(now)) = (ranges.last(), &leaf) {
+        if before == now {
+            return;
+        }
+    }
+    ranges.push((start, leaf));
+}
+
+/// Writes the search over `ranges`, which start at 0.
+fn section(writer: &mut Writer, ranges: &[(u32, Leaf<'_>)], narrow: bool) -> Label {
+    if let [(_, Leaf::Return(action))] = ranges {
+        return writer.ret(*action);
+    }
+    search(writer, ranges, narrow);
+    // The search was written last, so the loaded number goes straight into it.
+    writer.load(0)
+}
+
+fn search(writer: &mut Writer, ranges: &[(u32, Leaf<'_>)], narrow: bool) -> Label {
     match ranges {
-        [] => Code::default(),
-        [(_, only)] => only.clone(),
+        [(_, Leaf::Return(action))] => writer.ret(*action),
+        [(_, Leaf::Tests(rules, otherwise))] => {
+            let mut fails = writer.ret(*otherwise);
+            for rule in rules.iter().rev() {
+                let mut holds = writer.ret(rule.action);
+                for test in rule.tests.iter().rev() {
+                    holds = writer.test(test, narrow, holds, fails);
+                }
+                fails = holds;
+            }
+            fails
+        }
         ranges => {
             let (left, right) = ranges.split_at(ranges.len() / 2);
-            let (left, pivot, right) = (search(left), right[0].0, search(right));
-            let mut code = Code::default();
-            code.skip_if_at_least(pivot, left.len());
-            code.append(&left);
-            code.append(&right);
-            code
+            let pivot = right[0].0;
+            let right = search(writer, right, narrow);
+            let left = search(writer, left, narrow);
+            writer.jump(JGE, pivot, right, left)
         }
     }
 }

@@ -1,144 +1,142 @@
-//! The few instructions of classic BPF that a filter needs, with jumps that may be of any length.
+//! The few instructions of classic BPF that a filter needs, written from the last one to the first.
+//!
+//! Classic BPF only jumps forward, so whoever writes backwards knows where every jump goes: a label is a place that
+//! is written already. Equal returns are shared, and a jump beyond the 255 instructions that a condition can skip
+//! goes over an unconditional one.
 
 use hull_sys::seccomp::SockFilter;
-use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator};
+use oci_spec::runtime::LinuxSeccompOperator as Op;
 
 const LD_ABS: u16 = 0x20;
 const JMP_JA: u16 = 0x05;
-const JMP_JEQ: u16 = 0x15;
-const JMP_JGT: u16 = 0x25;
-const JMP_JGE: u16 = 0x35;
+pub(super) const JEQ: u16 = 0x15;
+const JGT: u16 = 0x25;
+pub(super) const JGE: u16 = 0x35;
 const ALU_AND: u16 = 0x54;
 const RET: u16 = 0x06;
 
-/// A piece of a program; all its jumps are relative, so pieces can be put one behind another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Code(Vec<SockFilter>);
+/// A place in the program: how many instructions follow from there to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Label(usize);
 
-impl Code {
-    pub(super) fn returning(action: u32) -> Self {
-        let mut code = Self::default();
-        code.ret(action);
-        code
+/// One condition on an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Test {
+    /// Which of the six.
+    pub(super) index: u32,
+    pub(super) op: Op,
+    pub(super) value: u64,
+    /// What the masked argument must be, for [`Op::ScmpCmpMaskedEq`].
+    pub(super) second: u64,
+}
+
+/// A program in the making, last instruction first.
+#[derive(Default)]
+pub(super) struct Writer {
+    reversed: Vec<SockFilter>,
+    returns: Vec<(u32, Label)>,
+}
+
+impl Writer {
+    fn push(&mut self, code: u16, k: u32, jt: u8, jf: u8) -> Label {
+        self.reversed.push(SockFilter { code, jt, jf, k });
+        self.here()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    fn here(&self) -> Label {
+        Label(self.reversed.len())
     }
 
-    pub(super) fn finish(self) -> Vec<SockFilter> {
-        self.0
+    /// The program in the order of its execution.
+    pub(super) fn finish(mut self) -> Vec<SockFilter> {
+        self.reversed.reverse();
+        self.reversed
     }
 
-    pub(super) fn append(&mut self, other: &Code) {
-        self.0.extend_from_slice(&other.0);
+    /// `struct seccomp_data`'s word at `offset` becomes the one that is compared; then on to what was written last.
+    pub(super) fn load(&mut self, offset: u32) -> Label {
+        self.push(LD_ABS, offset, 0, 0)
     }
 
-    fn push(&mut self, code: u16, k: u32, jt: u8, jf: u8) {
-        self.0.push(SockFilter { code, jt, jf, k });
+    /// A place that answers `action`.
+    pub(super) fn ret(&mut self, action: u32) -> Label {
+        const NEAR: usize = 128;
+        let here = self.reversed.len();
+        if let Some((_, label)) = self.returns.iter().rev().find(|known| known.0 == action && here - known.1.0 < NEAR)
+        {
+            return *label;
+        }
+        let label = self.push(RET, action, 0, 0);
+        self.returns.push((action, label));
+        label
     }
 
-    /// Loads the word at `offset` of `struct seccomp_data`.
-    pub(super) fn load(&mut self, offset: u32) {
-        self.push(LD_ABS, offset, 0, 0);
-    }
-
-    pub(super) fn and(&mut self, mask: u32) {
-        self.push(ALU_AND, mask, 0, 0);
-    }
-
-    pub(super) fn ret(&mut self, action: u32) {
-        self.push(RET, action, 0, 0);
-    }
-
-    /// Skips the next `count` instructions unless the word equals `value`.
-    pub(super) fn skip_unless_equal(&mut self, value: u32, count: usize) {
-        self.push(JMP_JEQ, value, 1, 0);
-        self.push(JMP_JA, count as u32, 0, 0);
-    }
-
-    /// Skips the next `count` instructions if the word is at least `value`.
-    pub(super) fn skip_if_at_least(&mut self, value: u32, count: usize) {
-        match u8::try_from(count) {
-            Ok(count) => self.push(JMP_JGE, value, count, 0),
-            Err(_) => {
-                self.push(JMP_JGE, value, 0, 1);
-                self.push(JMP_JA, count as u32, 0, 0);
+    /// Compares the loaded word with `k`, then on to `yes` or `no`.
+    pub(super) fn jump(&mut self, op: u16, k: u32, mut yes: Label, mut no: Label) -> Label {
+        loop {
+            let here = self.reversed.len();
+            match (u8::try_from(here - yes.0), u8::try_from(here - no.0)) {
+                (Ok(jt), Ok(jf)) => return self.push(op, k, jt, jf),
+                (Err(_), _) => yes = self.push(JMP_JA, (here - yes.0) as u32, 0, 0),
+                (_, Err(_)) => no = self.push(JMP_JA, (here - no.0) as u32, 0, 0),
             }
         }
     }
 
-    pub(super) fn return_if_at_least(&mut self, value: u32, action: u32) {
-        self.push(JMP_JGE, value, 0, 1);
-        self.ret(action);
-    }
-}
-
-/// Where a jump of a condition goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum To {
-    /// The next instruction.
-    Fall,
-    /// The condition holds: to the one after it.
-    Holds,
-    /// It does not: behind the whole rule.
-    Fails,
-}
-
-type Draft = (u16, u32, To, To);
-
-/// `action` if all of `args` hold, otherwise on to what follows.
-pub(super) fn conditional(args: &[LinuxSeccompArg], action: u32) -> Code {
-    let conditions: Vec<Vec<Draft>> = args.iter().map(condition).collect();
-    let total: usize = conditions.iter().map(Vec::len).sum::<usize>() + 1;
-    let mut code = Code::default();
-    for condition in &conditions {
-        let end = code.len() + condition.len();
-        for (op, k, yes, no) in condition {
-            let after = code.len() + 1;
-            let distance = |to: To| match to {
-                To::Fall => 0,
-                To::Holds => (end - after) as u8,
-                To::Fails => (total - after) as u8,
-            };
-            code.push(*op, *k, distance(*yes), distance(*no));
+    /// Tests an argument. On a 32-bit architecture only the low half of both sides counts, as in libseccomp.
+    pub(super) fn test(&mut self, test: &Test, narrow: bool, yes: Label, no: Label) -> Label {
+        match test.op {
+            Op::ScmpCmpEq => self.equal(test, narrow, yes, no),
+            Op::ScmpCmpNe => self.equal(test, narrow, no, yes),
+            Op::ScmpCmpGt => self.above(test, narrow, JGT, yes, no),
+            Op::ScmpCmpLe => self.above(test, narrow, JGT, no, yes),
+            Op::ScmpCmpGe => self.above(test, narrow, JGE, yes, no),
+            Op::ScmpCmpLt => self.above(test, narrow, JGE, no, yes),
+            Op::ScmpCmpMaskedEq => self.masked(test, narrow, yes, no),
         }
     }
-    code.ret(action);
-    code
-}
 
-/// A comparison of a 64-bit argument: high word first, then the low one.
-fn condition(arg: &LinuxSeccompArg) -> Vec<Draft> {
-    use LinuxSeccompOperator as Op;
-    use To::{Fails, Fall, Holds};
-    let low_at = 16 + 8 * arg.index() as u32;
-    let (value, second) = (arg.value(), arg.value_two().unwrap_or(0));
-    let (high, low) = ((value >> 32) as u32, value as u32);
-    let load_high = (LD_ABS, low_at + 4, Fall, Fall);
-    let load_low = (LD_ABS, low_at, Fall, Fall);
-    match arg.op() {
-        Op::ScmpCmpEq => vec![load_high, (JMP_JEQ, high, Fall, Fails), load_low, (JMP_JEQ, low, Fall, Fails)],
-        Op::ScmpCmpNe => vec![load_high, (JMP_JEQ, high, Fall, Holds), load_low, (JMP_JEQ, low, Fails, Fall)],
-        Op::ScmpCmpMaskedEq => vec![
-            load_high,
-            (ALU_AND, high, Fall, Fall),
-            (JMP_JEQ, (second >> 32) as u32, Fall, Fails),
-            load_low,
-            (ALU_AND, low, Fall, Fall),
-            (JMP_JEQ, second as u32, Fall, Fails),
-        ],
-        Op::ScmpCmpGt => above(load_high, load_low, high, (JMP_JGT, low, Fall, Fails)),
-        Op::ScmpCmpGe => above(load_high, load_low, high, (JMP_JGE, low, Fall, Fails)),
-        Op::ScmpCmpLt => below(load_high, load_low, high, (JMP_JGE, low, Fails, Fall)),
-        Op::ScmpCmpLe => below(load_high, load_low, high, (JMP_JGT, low, Fails, Fall)),
+    fn equal(&mut self, test: &Test, narrow: bool, yes: Label, no: Label) -> Label {
+        self.jump(JEQ, test.value as u32, yes, no);
+        let low = self.load(low_half(test.index));
+        if narrow {
+            return low;
+        }
+        self.jump(JEQ, (test.value >> 32) as u32, low, no);
+        self.load(high_half(test.index))
+    }
+
+    fn masked(&mut self, test: &Test, narrow: bool, yes: Label, no: Label) -> Label {
+        self.jump(JEQ, test.second as u32, yes, no);
+        self.push(ALU_AND, test.value as u32, 0, 0);
+        let low = self.load(low_half(test.index));
+        if narrow {
+            return low;
+        }
+        self.jump(JEQ, (test.second >> 32) as u32, low, no);
+        self.push(ALU_AND, (test.value >> 32) as u32, 0, 0);
+        self.load(high_half(test.index))
+    }
+
+    /// The high half decides unless it is equal; then the low half does, by `last`.
+    fn above(&mut self, test: &Test, narrow: bool, last: u16, yes: Label, no: Label) -> Label {
+        self.jump(last, test.value as u32, yes, no);
+        let low = self.load(low_half(test.index));
+        if narrow {
+            return low;
+        }
+        let high = (test.value >> 32) as u32;
+        let equal = self.jump(JEQ, high, low, no);
+        self.jump(JGT, high, yes, equal);
+        self.load(high_half(test.index))
     }
 }
 
-fn above(load_high: Draft, load_low: Draft, high: u32, last: Draft) -> Vec<Draft> {
-    vec![load_high, (JMP_JGT, high, To::Holds, To::Fall), (JMP_JEQ, high, To::Fall, To::Fails), load_low, last]
+/// The arguments start at byte 16, eight bytes each, little-endian.
+fn low_half(index: u32) -> u32 {
+    16 + 8 * index
 }
 
-fn below(load_high: Draft, load_low: Draft, high: u32, last: Draft) -> Vec<Draft> {
-    vec![load_high, (JMP_JGT, high, To::Fails, To::Fall), (JMP_JEQ, high, To::Fall, To::Holds), load_low, last]
+fn high_half(index: u32) -> u32 {
+    low_half(index) + 4
 }
