@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod cache;
 pub mod config;
 pub mod context;
@@ -20,4 +21,5 @@ pub mod solve;
 pub mod syntax;
 pub mod walk;
 
+pub use build::{BuildOptions, Built, build, plan};
 pub use error::{Error, Result};

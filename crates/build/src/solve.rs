@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use hull_sys::path::Root;
 use hull_sys::trace;
+use oci_spec::image::ImageConfiguration;
 
 use crate::context::{self, Context};
 use crate::copy::{Copier, Look, make_folders};
 use crate::error::{Error, Result};
-use crate::graph::{Action, Base, CopyAction, From, Graph, Item, Key, RunAction, Stage, Step};
+use crate::graph::{Action, Base, BaseImage, CopyAction, From, Graph, Item, Key, Problem, RunAction, Stage, Step};
 use crate::progress::Progress;
 use crate::syntax::{Dockerfile, Span};
 use crate::walk::Filter;
@@ -28,6 +29,11 @@ pub trait Worker {
     /// A layer that is being made.
     type Staging;
 
+    /// The image of that name.
+    ///
+    /// # Errors
+    /// If the store has none.
+    fn base(&mut self, name: &str) -> std::result::Result<BaseImage, Problem>;
     /// The layers of an image of the store, the lowest first.
     fn image(&mut self, name: &str) -> Result<Vec<Self::Layer>>;
     /// What an earlier build made under this key, if it is still there.
@@ -42,6 +48,10 @@ pub trait Worker {
     fn adopt(&mut self, parents: &[Self::Layer], staging: Self::Staging) -> Result<Self::Layer>;
     /// Runs a command in `root`; its exit status, 128+n for signal n.
     fn run(&mut self, root: OwnedFd, action: &RunAction, progress: &mut dyn Progress) -> Result<i32>;
+    /// Writes the image of these layers and gives its id. It gets each of the names, or none.
+    fn commit(&mut self, config: ImageConfiguration, layers: &[Self::Layer], names: &[String]) -> Result<String>;
+    /// Writes the file system of the layers to the folder `dest`.
+    fn export(&mut self, layers: &[Self::Layer], dest: &Path) -> Result<()>;
     /// Now, as RFC 3339 has it.
     fn now(&self) -> String;
 }
@@ -257,7 +267,7 @@ impl<W: Worker> Solver<'_, W> {
             }
             Item::Path { path, span, digest } => (path, *span, digest),
         };
-        let problem = |problem: crate::graph::Problem| {
+        let problem = |problem: Problem| {
             let mut error = self.file.error(span, problem.message);
             error.hint = problem.hint;
             Error::Step(Box::new(error))

@@ -30,8 +30,6 @@ pub struct PlanOptions {
     pub build_args: Vec<(String, String)>,
     /// `--target`: a stage's name or number; the last stage if not given.
     pub target: Option<String>,
-    /// `--label`
-    pub labels: Vec<(String, String)>,
 }
 
 /// An image that a stage begins with or copies from.

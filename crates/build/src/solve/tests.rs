@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use oci_spec::image::ImageConfiguration;
 
 use super::*;
+use crate::build::{Asking, BuildOptions};
 use crate::cache::{Cache, Record};
-use crate::graph::{self, BaseImage, PlanOptions, Problem, World};
+use crate::graph::{self, PlanOptions};
 use crate::progress::Plain;
 use crate::syntax::parse;
 
@@ -75,6 +76,28 @@ impl Worker for Folders {
     type Layer = PathBuf;
     type Staging = Staging;
 
+    fn base(&mut self, name: &str) -> std::result::Result<BaseImage, Problem> {
+        if name == "missing" {
+            return Err(Problem { message: "there is no image missing".into(), hint: None });
+        }
+        let config = r#"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+        Ok(BaseImage { digest: "sha256:1".into(), config: serde_json::from_str(config).unwrap() })
+    }
+
+    fn commit(&mut self, config: ImageConfiguration, layers: &[PathBuf], names: &[String]) -> Result<String> {
+        Ok(format!(
+            "{} layers, {} lines, {}",
+            layers.len(),
+            config.history().iter().flatten().count(),
+            names.join(" ")
+        ))
+    }
+
+    fn export(&mut self, layers: &[PathBuf], dest: &Path) -> Result<()> {
+        fs::write(dest, layers.len().to_string()).unwrap();
+        Ok(())
+    }
+
     fn image(&mut self, name: &str) -> Result<Vec<PathBuf>> {
         Ok(vec![self.at.path().join(name)])
     }
@@ -126,20 +149,6 @@ impl Worker for Folders {
     }
 }
 
-struct Ask<'a>(&'a Context);
-
-impl World for Ask<'_> {
-    fn image(&mut self, _name: &str) -> std::result::Result<BaseImage, Problem> {
-        let config = r#"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#;
-        let config: ImageConfiguration = serde_json::from_str(config).unwrap();
-        Ok(BaseImage { digest: "sha256:1".into(), config })
-    }
-
-    fn digest(&mut self, source: &str) -> std::result::Result<String, Problem> {
-        self.0.digest(source)
-    }
-}
-
 fn context(files: &[(&str, &str)]) -> (tempfile::TempDir, Context) {
     let folder = tempfile::Builder::new().prefix("hull-test-solve-context-").tempdir().unwrap();
     files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
@@ -150,7 +159,7 @@ fn context(files: &[(&str, &str)]) -> (tempfile::TempDir, Context) {
 /// Builds and gives the result and what was told.
 fn build(worker: &mut Folders, context: &Context, text: &str) -> (Result<Solved<PathBuf>>, String) {
     let file = parse("Dockerfile", text).unwrap();
-    let graph = match graph::plan(&file, &PlanOptions::default(), &mut Ask(context)) {
+    let graph = match graph::plan(&file, &PlanOptions::default(), &mut Asking { worker, context }) {
         Ok(graph) => graph,
         Err(error) => return (Err(error.into()), String::new()),
     };
@@ -274,7 +283,8 @@ fn the_configuration_of_a_cached_build_is_the_same_to_the_byte() {
     let (_folder, context) = context(&[("a", "one"), ("b", "two")]);
     let mut worker = Folders::new();
     let file = parse("Dockerfile", FIVE).unwrap();
-    let graph = graph::plan(&file, &PlanOptions::default(), &mut Ask(&context)).unwrap();
+    let graph =
+        graph::plan(&file, &PlanOptions::default(), &mut Asking { worker: &mut worker, context: &context }).unwrap();
     let mut config = || {
         let solved = build(&mut worker, &context, FIVE).0.unwrap();
         let labels = [("l".to_owned(), "1".to_owned())];
@@ -284,4 +294,33 @@ fn the_configuration_of_a_cached_build_is_the_same_to_the_byte() {
     let first = config();
     assert_eq!(first, config());
     assert!(first.contains(r#""Cmd":["/bin/sh","-c","x"]"#) && first.contains(r#""l":"1""#), "{first}");
+}
+
+#[test]
+fn a_whole_build_is_planned_made_named_and_exported() {
+    let (folder, _) = context(&[("a", "one"), ("b", "two"), ("Dockerfile", FIVE)]);
+    let mut worker = Folders::new();
+    let out = worker.at.path().join("cache/exported");
+    let options = BuildOptions {
+        context: folder.path().to_owned(),
+        tags: vec!["hull-test:1".to_owned()],
+        output: Some(out.clone()),
+        ..BuildOptions::default()
+    };
+    let planned = crate::build::plan(&mut worker, &options).unwrap();
+    assert_eq!(planned.matches(" run ").count(), 4, "{planned}");
+    assert_eq!(worker.staged(), 0, "a plan makes nothing");
+    let built = crate::build::build(&mut worker, &options, &mut crate::progress::Quiet).unwrap();
+    assert_eq!(built.image, "4 layers, 5 lines, hull-test:1");
+    assert_eq!(fs::read_to_string(out).unwrap(), "4");
+    assert_eq!(crate::build::plan(&mut worker, &options).unwrap().matches(" cached ").count(), 4);
+}
+
+#[test]
+fn a_dockerfile_that_leaves_the_context_by_a_symlink_is_not_read() {
+    let (folder, _) = context(&[]);
+    std::os::unix::fs::symlink("/etc/passwd", folder.path().join("Dockerfile")).unwrap();
+    let options = BuildOptions { context: folder.path().to_owned(), ..BuildOptions::default() };
+    let error = crate::build::plan(&mut Folders::new(), &options).unwrap_err();
+    assert!(matches!(error, Error::Read { .. }) && !error.to_string().contains("root:"), "{error}");
 }
