@@ -11,6 +11,10 @@ use oci_spec::runtime::{
 use hull_runtime::caps;
 use oci_spec::OciSpecError;
 
+mod file;
+
+pub use file::{Machine, parse};
+
 /// Podman's default capabilities: Docker's without MKNOD, NET_RAW and AUDIT_WRITE.
 pub const CAPABILITIES: [&str; 11] = [
     "CHOWN",
@@ -41,6 +45,31 @@ pub const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
+
+/// [`MASKED`], and the counters of each processor's overheating, which tell containers about one another's work.
+pub fn masked() -> Vec<String> {
+    let mut all: Vec<String> = MASKED.map(str::to_owned).to_vec();
+    all.extend(thermal_throttles(std::path::Path::new("/sys/devices/system/cpu")));
+    all
+}
+
+/// The `thermal_throttle` folders below `processors`; virtual machines have none.
+fn thermal_throttles(processors: &std::path::Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(processors) else { return Vec::new() };
+    let mut all: Vec<String> = entries
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("cpu"));
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        })
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.is_dir())
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    all.sort();
+    all
+}
 
 /// Files and folders that may be read only.
 pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -163,3 +192,6 @@ const BY_CAPABILITY: &[(&str, &str)] = &[
     ("BPF", "bpf"),
     ("PERFMON", "perf_event_open"),
 ];
+
+#[cfg(test)]
+mod tests;
