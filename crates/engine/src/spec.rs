@@ -80,7 +80,7 @@ fn spec(
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(options)?)
         .resources(resources(options)?)
-        .masked_paths(profile::MASKED.map(str::to_owned).to_vec())
+        .masked_paths(profile::masked())
         .readonly_paths(profile::READ_ONLY.map(str::to_owned).to_vec());
     if options.network == Network::None {
         let open = ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
@@ -235,7 +235,12 @@ mod tests {
         let etc = [EtcFile { source: "/run/hull/hosts".into(), target: "/etc/hosts" }];
         let spec = build(&options(), &User { home: "/".into(), ..User::default() }, ID, &etc).unwrap();
         let plan = hull_runtime::plan::Plan::from_spec(&spec).unwrap();
-        insta::assert_snapshot!(plan.to_string());
+        // What differs from machine to machine, and the length of a program that is tested elsewhere.
+        let text = plan.to_string();
+        let lines = text.lines().filter(|line| !line.contains("thermal_throttle"));
+        let lines: Vec<&str> =
+            lines.map(|line| if line.starts_with("seccomp") { "seccomp     FILTER" } else { line }).collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]
