@@ -142,9 +142,9 @@ impl<R: BufRead> Archive<R> {
             if length == 0 {
                 return Ok(self.reader);
             }
-            left = left.checked_sub(length as u64).ok_or_else(|| {
-                Error::archive(format!("more than {} MiB follow its end mark", PADDING_MAX >> 20))
-            })?;
+            left = left
+                .checked_sub(length as u64)
+                .ok_or_else(|| Error::archive(format!("more than {} MiB follow its end mark", PADDING_MAX >> 20)))?;
             self.reader.consume(length);
         }
     }
@@ -268,7 +268,9 @@ fn merge(header: &Header, flag: u8, size: u64, extensions: Extensions) -> Result
     let device = match (kind, header.as_ustar(), header.as_gnu()) {
         (Kind::Char | Kind::Block, Some(ustar), _) => device(&path, &ustar.dev_major, &ustar.dev_minor)?,
         (Kind::Char | Kind::Block, None, Some(gnu)) => device(&path, &gnu.dev_major, &gnu.dev_minor)?,
-        (Kind::Char | Kind::Block, None, None) => return Err(refused("a device in an archive without device numbers")),
+        (Kind::Char | Kind::Block, None, None) => {
+            return Err(refused("a device in an archive without device numbers"));
+        }
         _ => (0, 0),
     };
     let mtime = match pax.mtime {

@@ -1,3 +1,33 @@
-//! Images.
-
+//! Images: references, the OCI layout on disk, unpacked layers, root file systems, export.
+//!
+//! A [`Store`] is an OCI image layout (what `skopeo` calls `oci:DIR`) with the unpacked trees of its layers beside the
+//! blobs. A built layer is adopted by a rename and only becomes an archive when an image is committed with it. Image
+//! content is hostile: documents are size-capped and verified, archives are applied by descriptor, nothing that is read
+//! from an image becomes a path of the host.
+//!
+//! Not here: containers and what uses an image (the engine), registries, Dockerfiles.
 #![forbid(unsafe_code)]
+
+mod apply;
+mod archive;
+mod collect;
+mod commit;
+mod diff;
+mod document;
+mod error;
+mod export;
+mod layer;
+mod reference;
+mod rootfs;
+mod store;
+mod stream;
+mod tree;
+
+pub use collect::{CheckOptions, Finding, FindingKind, Removed};
+pub use commit::ImportOptions;
+pub use error::{Error, Result};
+pub use export::export;
+pub use layer::{Layer, Staging};
+pub use reference::{Digest, Reference};
+pub use rootfs::{Upper, bind, overlay};
+pub use store::{Image, Store};

@@ -182,7 +182,9 @@ impl FromStr for Reference {
             return Err(refused("64 hexadecimal digits are an id, not a name"));
         }
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(refused("a tag is up to 128 letters, digits, '_', '.' and '-', and does not start with '.' or '-'"));
+            return Err(refused(
+                "a tag is up to 128 letters, digits, '_', '.' and '-', and does not start with '.' or '-'",
+            ));
         }
         let (domain, path) = split_domain(name);
         if !is_domain(&domain) {
@@ -192,7 +194,9 @@ impl FromStr for Reference {
             return Err(refused("a repository name is lower case"));
         }
         if !path.split('/').all(is_component) {
-            return Err(refused("a part of the repository name is not letters and digits joined by '.', '_', '__' or '-'"));
+            return Err(refused(
+                "a part of the repository name is not letters and digits joined by '.', '_', '__' or '-'",
+            ));
         }
         if domain.len() + 1 + path.len() > NAME_MAX {
             return Err(refused("the name is longer than 255 characters"));
@@ -299,9 +303,33 @@ mod tests {
     fn what_is_not_a_reference_is_refused() {
         let long = "a".repeat(256);
         for bad in [
-            "", ":x", "Upper", "a b", "a/", "/a", "a//b", "../a", "a/../b", "-a", "a-", "a..b", "a___b", "a:", "a:-x",
-            "a:.x", "a@sha256:00", "a@md5:00", "host:/a", "host:x/a", "a\nb", "a:x\n", &long, &D[7..], "http://a.b/c",
-            "ho_st.x/a", "é",
+            "",
+            ":x",
+            "Upper",
+            "a b",
+            "a/",
+            "/a",
+            "a//b",
+            "../a",
+            "a/../b",
+            "-a",
+            "a-",
+            "a..b",
+            "a___b",
+            "a:",
+            "a:-x",
+            "a:.x",
+            "a@sha256:00",
+            "a@md5:00",
+            "host:/a",
+            "host:x/a",
+            "a\nb",
+            "a:x\n",
+            &long,
+            &D[7..],
+            "http://a.b/c",
+            "ho_st.x/a",
+            "é",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
@@ -314,7 +342,8 @@ mod tests {
         assert!(format!("sha512:{}", "a".repeat(128)).parse::<Digest>().is_ok());
         let upper = D.to_uppercase().replace("SHA256", "sha256");
         let traversal = format!("sha256:../../{}", "a".repeat(58));
-        for bad in ["", "sha256:", "md5:d41d8cd98f00b204e9800998ecf8427e", &upper, &D[..70], &traversal, "sha256:é"] {
+        for bad in ["", "sha256:", "md5:d41d8cd98f00b204e9800998ecf8427e", &upper, &D[..70], &traversal, "sha256:é"]
+        {
             assert!(bad.parse::<Digest>().is_err(), "{bad:?}");
         }
     }

@@ -81,7 +81,9 @@ const HELD: usize = 64;
 fn empty(top: &OwnedFd, moved: &mut u64) -> Result<bool> {
     let mut again = false;
     let mut stack = vec![(top.try_clone().map_err(io)?, names(top.as_fd())?)];
-    while let Some((folder, left)) = stack.last_mut() {
+    loop {
+        let depth = stack.len();
+        let Some((folder, left)) = stack.last_mut() else { break };
         let Some(name) = left.pop() else {
             stack.pop();
             // Its own name is still on the parent's list and is removed as an empty folder now.
@@ -97,11 +99,8 @@ fn empty(top: &OwnedFd, moved: &mut u64) -> Result<bool> {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
-        if stack.len() >= HELD {
-            *moved += 1;
-            let parking = CString::new(format!(".hull-remove-{moved}")).map_err(|_| Errno::INVAL)?;
-            let folder = stack.last().ok_or(Errno::INVAL)?.0.as_fd();
-            rustix::fs::renameat_with(folder, &name, top, &parking, rustix::fs::RenameFlags::NOREPLACE)?;
+        if depth >= HELD {
+            park(folder.as_fd(), &name, top, moved)?;
             again = true;
             continue;
         }
@@ -111,6 +110,18 @@ fn empty(top: &OwnedFd, moved: &mut u64) -> Result<bool> {
         stack.push((child, inside));
     }
     Ok(again)
+}
+
+/// Moves a folder that lies deep to the top, under a name that is free there.
+fn park(folder: BorrowedFd<'_>, name: &CStr, top: &OwnedFd, moved: &mut u64) -> Result<()> {
+    loop {
+        *moved += 1;
+        let parking = CString::new(format!(".hull-remove-{moved}")).map_err(|_| Errno::INVAL)?;
+        match rustix::fs::renameat_with(folder, name, top, &parking, rustix::fs::RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            result => return result,
+        }
+    }
 }
 
 /// The errno of a standard-library error.

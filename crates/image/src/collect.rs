@@ -1,0 +1,364 @@
+//! Removing images, collecting what nothing leads to any more, and checking a store.
+//!
+//! Reachable is what an entry of `index.json` leads to. Layers that containers or a build cache need are the caller's to
+//! name; those that a living process holds are never removed. Nothing is removed if a document of an image that stays
+//! cannot be read, since then it is not known what it needs.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{FileType, FlockOperation};
+use rustix::io::Errno;
+
+use crate::commit::entry_name;
+use crate::document;
+use crate::error::{Cannot, Error, Result};
+use crate::layer::{self, Meta, random_id};
+use crate::reference::{Digest, Reference};
+use crate::store::{Image, Store, blob_path, parse_index};
+use crate::stream::{self, Wanted};
+use crate::tree;
+
+/// What a removal took away.
+#[derive(Clone, Debug, Default)]
+pub struct Removed {
+    /// Names that lead nowhere now.
+    pub untagged: Vec<Reference>,
+    /// Ids of images that are gone.
+    pub deleted: Vec<Digest>,
+    /// Ids of unpacked layers that are gone.
+    pub layers: Vec<String>,
+    /// Blobs that are gone.
+    pub blobs: Vec<Digest>,
+    /// Bytes of those blobs.
+    pub bytes: u64,
+}
+
+/// How a store is checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions<'a> {
+    /// Removes what is left over.
+    pub repair: bool,
+    /// Reads every blob and compares its digest.
+    pub verify: bool,
+    /// Ids of the layers that containers and the build cache need. Without it no layer counts as left over.
+    pub keep: Option<&'a BTreeSet<String>>,
+}
+
+/// A class of things that are wrong with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A staging folder of a process that died.
+    Staging,
+    /// A blob that no image leads to.
+    UnusedBlob,
+    /// An unpacked layer that no image, container or cache leads to, or that a crash of the machine cut short.
+    UnusedLayer,
+    /// A link to a layer that is gone.
+    DanglingLink,
+    /// A blob that an image needs and the store lacks.
+    MissingBlob,
+    /// A blob or document that is not what its digest or size says, or cannot be read.
+    Damaged,
+}
+
+/// One thing that is wrong with a store. Prints as one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Its class.
+    pub kind: FindingKind,
+    /// Which one it is.
+    pub what: String,
+    /// It is gone now.
+    pub repaired: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            FindingKind::Staging => "staging folder left by a process that ended",
+            FindingKind::UnusedBlob => "blob that no image uses",
+            FindingKind::UnusedLayer => "layer that nothing uses",
+            FindingKind::DanglingLink => "link to a layer that is gone",
+            FindingKind::MissingBlob => "blob that is missing",
+            FindingKind::Damaged => "damaged",
+        };
+        write!(f, "{kind}: {}{}", self.what, if self.repaired { " (removed)" } else { "" })
+    }
+}
+
+/// What images lead to.
+#[derive(Default)]
+struct Reach {
+    blobs: BTreeSet<Digest>,
+    chains: BTreeSet<Digest>,
+}
+
+impl Reach {
+    fn add(&mut self, image: &Image) -> Result<()> {
+        self.blobs.extend(image.documents.iter().cloned());
+        for layer in &image.layers {
+            self.blobs.insert(layer.digest()?);
+        }
+        self.chains.extend(document::chain_ids(&image.diff_ids));
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Removes a name, and the image with what only it needs when that was its last one. By id all its names go, if there
+    /// is one only or with `force`. `keep` are ids of layers that containers or a build cache need.
+    ///
+    /// # Errors
+    /// No such image; an id that has several names, without `force`.
+    pub fn remove(&self, name: &str, force: bool, keep: &BTreeSet<String>) -> Result<Removed> {
+        let _lock = self.lock()?;
+        let image = self.find(name)?.ok_or_else(|| Error::NotFound { name: name.to_owned() })?;
+        let by_name = name.parse::<Reference>().ok().filter(|name| image.names.contains(name));
+        if by_name.is_none() && image.names.len() > 1 && !force {
+            let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+            let why = format!("it has several names ({}); remove them, or force it", names.join(", "));
+            return Err(Error::InUse { name: name.to_owned(), why });
+        }
+        let untagged = by_name.map_or_else(|| image.names.clone(), |name| vec![name]);
+        let mut removed = Removed { untagged, ..Removed::default() };
+        let last = removed.untagged.len() == image.names.len();
+        self.change_index(|entries| {
+            entries.retain(|entry| {
+                let ours = entry["digest"] == image.listed.as_str();
+                let named = entry_name(entry).is_some_and(|name| removed.untagged.contains(&name));
+                !(ours && (named || last))
+            });
+        })?;
+        if last {
+            let mut candidates = Reach::default();
+            candidates.add(&image)?;
+            removed.deleted.push(image.id);
+            self.sweep(Some(&candidates), keep, &mut removed)?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes every blob and unpacked layer that no image leads to. `keep` are ids of layers that containers or a build
+    /// cache need.
+    pub fn gc(&self, keep: &BTreeSet<String>) -> Result<Removed> {
+        let _lock = self.lock()?;
+        let staging = self.folder(c"staging")?;
+        layer::sweep(staging.as_fd(), false)?;
+        let mut removed = Removed::default();
+        self.sweep(None, keep, &mut removed)?;
+        Ok(removed)
+    }
+
+    fn reach(&self) -> Result<Reach> {
+        let mut reach = Reach::default();
+        for image in self.images()? {
+            reach.add(&image)?;
+        }
+        Ok(reach)
+    }
+
+    /// Removes what is unreachable, of `candidates` only if given. Needs the lock.
+    fn sweep(&self, candidates: Option<&Reach>, keep: &BTreeSet<String>, removed: &mut Removed) -> Result<()> {
+        let reach = self.reach()?;
+        let folder = self.folder(c"layers")?;
+        let (chains, blobs) = match candidates {
+            Some(candidates) => (self.named(folder.as_fd(), &candidates.chains)?, candidates.blobs.clone()),
+            None => (tree::names(folder.as_fd()).cannot("list", "the layers")?, self.blobs()?),
+        };
+        let used = self.used_layers(folder.as_fd(), &reach)?;
+        for name in chains {
+            let id = name.to_string_lossy();
+            if used.contains(id.as_ref()) || keep.contains(id.as_ref()) {
+                continue;
+            }
+            if self.remove_layer(folder.as_fd(), &name)? {
+                removed.layers.push(id.into_owned());
+            }
+        }
+        for digest in blobs.difference(&reach.blobs) {
+            if let Some(size) = self.remove_blob(digest)? {
+                removed.bytes += size;
+                removed.blobs.push(digest.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The names in `layers/` that chain ids lead over: links and the folders at their ends.
+    fn named(&self, layers: BorrowedFd<'_>, chains: &BTreeSet<Digest>) -> Result<Vec<CString>> {
+        let mut names = Vec::new();
+        for chain in chains {
+            match rustix::fs::readlinkat(layers, chain.hex(), Vec::new()) {
+                Ok(target) => names.extend([CString::new(chain.hex()).unwrap_or_default(), target]),
+                Err(Errno::INVAL) => names.push(CString::new(chain.hex()).unwrap_or_default()),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error).cannot("find", format!("the layer {chain}")),
+            }
+        }
+        names.retain(|name| !name.to_bytes().contains(&b'/') && !name.to_bytes().starts_with(b"."));
+        Ok(names)
+    }
+
+    fn used_layers(&self, layers: BorrowedFd<'_>, reach: &Reach) -> Result<BTreeSet<String>> {
+        let names = self.named(layers, &reach.chains)?;
+        Ok(names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+
+    /// Removes a link or an unpacked layer; false if a process holds it. First it goes to `staging/`, so that a removal
+    /// that is cut short never leaves half a layer.
+    fn remove_layer(&self, layers: BorrowedFd<'_>, name: &CStr) -> Result<bool> {
+        let shown = || format!("the layer {}", name.to_string_lossy());
+        let Ok(stat) = tree::lstat(layers, name) else { return Ok(false) };
+        if tree::file_type(&stat) != FileType::Directory {
+            tree::remove(layers, name).cannot("remove", shown())?;
+            return Ok(true);
+        }
+        let folder = tree::open_folder(layers, name).cannot("open", shown())?;
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(error) => return Err(error).cannot("lock", shown()),
+        }
+        let staging = self.folder(c"staging")?;
+        let away = CString::new(random_id()?).unwrap_or_default();
+        rustix::fs::renameat(layers, name, &staging, &away).cannot("remove", shown())?;
+        tree::remove(staging.as_fd(), &away).cannot("remove", shown())?;
+        Ok(true)
+    }
+
+    fn blobs(&self) -> Result<BTreeSet<Digest>> {
+        let mut blobs = BTreeSet::new();
+        let folder = self.folder(c"blobs")?;
+        for algorithm in tree::names(folder.as_fd()).cannot("list", "the blobs")? {
+            let Ok(inside) = tree::open_folder(folder.as_fd(), &algorithm) else { continue };
+            for name in tree::names(inside.as_fd()).cannot("list", "the blobs")? {
+                // What has no digest's name is somebody else's.
+                let text = format!("{}:{}", algorithm.to_string_lossy(), name.to_string_lossy());
+                blobs.extend(text.parse::<Digest>());
+            }
+        }
+        Ok(blobs)
+    }
+
+    fn remove_blob(&self, digest: &Digest) -> Result<Option<u64>> {
+        let size = match self.blob(digest, None) {
+            Ok((_, size)) => size,
+            Err(Error::MissingBlob { .. }) => return Ok(None),
+            Err(_) => 0,
+        };
+        let path = CString::new(blob_path(digest)).unwrap_or_default();
+        tree::remove(self.dir(), &path).cannot("remove", format!("the blob {digest}"))?;
+        Ok(Some(size))
+    }
+
+    /// Looks for what is left over or damaged. Only what is left over can be repaired: it is removed.
+    ///
+    /// # Errors
+    /// A store that cannot be read at all; everything else is a finding.
+    pub fn check(&self, options: &CheckOptions<'_>) -> Result<Vec<Finding>> {
+        let _lock = self.lock()?;
+        let mut findings = Vec::new();
+        let staging = self.folder(c"staging")?;
+        for name in layer::sweep(staging.as_fd(), !options.repair)? {
+            findings.push(Finding { kind: FindingKind::Staging, what: name, repaired: options.repair });
+        }
+        let (reach, whole) = self.check_images(options, &mut findings)?;
+        // What a damaged image needs is not known, so nothing counts as unused beside one.
+        let repair = options.repair && whole;
+        if whole {
+            for digest in self.blobs()?.difference(&reach.blobs) {
+                let repaired = repair && self.remove_blob(digest)?.is_some();
+                findings.push(Finding { kind: FindingKind::UnusedBlob, what: digest.to_string(), repaired });
+            }
+        }
+        self.check_layers(options, repair, whole.then_some(&reach), &mut findings)?;
+        Ok(findings)
+    }
+
+    fn check_images(&self, options: &CheckOptions<'_>, findings: &mut Vec<Finding>) -> Result<(Reach, bool)> {
+        let data = self.index()?;
+        let index = parse_index(&data)?;
+        let mut reach = Reach::default();
+        let mut whole = true;
+        let mut seen = BTreeSet::new();
+        for entry in &index.manifests {
+            let image = match self.load(&index, entry) {
+                Ok(image) => image,
+                Err(error) => {
+                    whole = false;
+                    findings.push(damage(&error, format!("image {}", entry.digest)));
+                    continue;
+                }
+            };
+            reach.add(&image)?;
+            for layer in &image.layers {
+                let digest = layer.digest()?;
+                if !seen.insert(digest.clone()) {
+                    continue;
+                }
+                if let Err(error) = self.check_blob(&digest, layer.size, options.verify) {
+                    findings.push(damage(&error, format!("image {}", image.id)));
+                }
+            }
+        }
+        Ok((reach, whole))
+    }
+
+    fn check_blob(&self, digest: &Digest, size: u64, verify: bool) -> Result<()> {
+        let (file, size) = self.blob(digest, Some(size))?;
+        if !verify {
+            return Ok(());
+        }
+        let is = stream::digest_of(file, Wanted { blob: Some(digest), size: Some(size), ..Wanted::default() })?;
+        if is == *digest {
+            return Ok(());
+        }
+        Err(Error::Mismatch { digest: digest.to_string(), why: format!("its content has the digest {is}") })
+    }
+
+    fn check_layers(
+        &self,
+        options: &CheckOptions<'_>,
+        repair: bool,
+        reach: Option<&Reach>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        let folder = self.folder(c"layers")?;
+        let layers = folder.as_fd();
+        let used = reach.map(|reach| self.used_layers(layers, reach)).transpose()?;
+        for name in tree::names(layers).cannot("list", "the layers")? {
+            let id = name.to_string_lossy().into_owned();
+            if let Ok(target) = rustix::fs::readlinkat(layers, &name, Vec::new()) {
+                if tree::lstat(layers, &target).is_err() {
+                    let repaired = options.repair && self.remove_layer(layers, &name)?;
+                    findings.push(Finding { kind: FindingKind::DanglingLink, what: id, repaired });
+                }
+                continue;
+            }
+            let is_used = used.as_ref().is_none_or(|used| used.contains(&id));
+            let is_kept = options.keep.is_none_or(|keep| keep.contains(&id));
+            let lost =
+                match tree::open_folder(layers, &name).cannot("open", &id).and_then(|at| Meta::read(at.as_fd())) {
+                    Ok(meta) => meta.is_lost()? && !is_used,
+                    Err(_) => !is_used,
+                };
+            if lost || (!is_used && !is_kept) {
+                let repaired = repair && self.remove_layer(layers, &name)?;
+                findings.push(Finding { kind: FindingKind::UnusedLayer, what: id, repaired });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn damage(error: &Error, of: String) -> Finding {
+    let kind = match error {
+        Error::MissingBlob { .. } => FindingKind::MissingBlob,
+        _ => FindingKind::Damaged,
+    };
+    Finding { kind, what: format!("{of}: {error}"), repaired: false }
+}

@@ -1,0 +1,157 @@
+//! The root file system of a container as a detached mount: an overlay of layers, or a bind of a plain folder.
+//!
+//! Nothing is attached here; the mount exists by its descriptor alone and ends with it. Features of overlay that carry
+//! trust in attributes of a layer (`redirect_dir`, `metacopy`, `index`) are off.
+//!
+//! How a layer is named to the kernel: by descriptor where it takes that (Linux 6.13), else by a name of one byte in a
+//! private folder of links, since `fsconfig(2)` takes at most 255 bytes at once and older kernels (before 6.5) want all
+//! lower layers in one string. Sources: `filesystems/overlayfs.rst`, `fsconfig(2)`.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use hull_sys::mount::{self, MountAttrFlags};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Cannot, Error, Result};
+use crate::layer::Layer;
+
+/// The writable side of an overlay: two empty folders on one file system.
+#[derive(Clone, Copy, Debug)]
+pub struct Upper<'a> {
+    /// Where changes go.
+    pub upper: &'a Path,
+    /// Overlay's own scratch folder.
+    pub work: &'a Path,
+}
+
+/// Lower layers of one overlay without `lowerdir+`: names of one byte with a colon each in 255 bytes.
+const LINKS_MAX: usize = 128;
+
+/// Mounts `lowers` (lowest first) with `upper` above them, detached. Without `upper` it is read-only. `volatile` leaves
+/// out every sync to disk, for what ends with its container.
+///
+/// # Errors
+/// The kernel's, with the failing call; more than 128 layers on a kernel before 6.13.
+pub fn overlay(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
+    let mut trees = lowers.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
+    // Overlay wants a lower layer beside an upper one, and two without.
+    let scratch = if trees.is_empty() || (upper.is_none() && trees.len() == 1) {
+        trees.push(empty_folder()?);
+        true
+    } else {
+        false
+    };
+    match by_descriptor(&trees, upper, volatile) {
+        // Before 6.13 a descriptor is no layer; the other way tells what is really wrong.
+        Err(error) if error.errno() == Errno::INVAL || error.errno() == Errno::BADF => {}
+        result => return result.cannot("mount", "the layers"),
+    }
+    by_link(lowers, scratch, upper, volatile)
+}
+
+fn by_descriptor(trees: &[OwnedFd], upper: Option<Upper<'_>>, volatile: bool) -> hull_sys::Result<OwnedFd> {
+    let fs = mount::fsopen(c"overlay")?;
+    mount::fsconfig_string(fs.as_fd(), c"source", c"overlay")?;
+    for tree in trees {
+        mount::fsconfig_fd(fs.as_fd(), c"lowerdir+", tree.as_fd())?;
+    }
+    if let Some(upper) = upper {
+        for (key, path) in [(c"upperdir", upper.upper), (c"workdir", upper.work)] {
+            let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+            let folder = hull_sys::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+            mount::fsconfig_fd(fs.as_fd(), key, folder.as_fd())?;
+        }
+    }
+    finish(&fs, upper.is_some(), volatile)
+}
+
+fn finish(fs: &OwnedFd, writable: bool, volatile: bool) -> hull_sys::Result<OwnedFd> {
+    for (key, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"index", c"off")] {
+        mount::fsconfig_string(fs.as_fd(), key, value)?;
+    }
+    if volatile && writable {
+        mount::fsconfig_flag(fs.as_fd(), c"volatile")?;
+    }
+    mount::fsconfig_create(fs.as_fd())?;
+    let attributes = if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    mount::fsmount(fs.as_fd(), attributes)
+}
+
+/// A folder on a file system of its own, which goes with its last descriptor.
+fn scratch_folder() -> Result<OwnedFd> {
+    let options = [(c"mode".to_owned(), Some(c"0755".to_owned())), (c"size".to_owned(), Some(c"1m".to_owned()))];
+    mount::new_filesystem(c"tmpfs", Some(c"hull"), &options, MountAttrFlags::empty())
+        .cannot("make", "a folder for the layers' names")
+}
+
+fn empty_folder() -> Result<OwnedFd> {
+    let scratch = scratch_folder()?;
+    hull_sys::fs::openat(scratch.as_fd(), c".", OFlags::RDONLY | OFlags::DIRECTORY, 0)
+        .cannot("open", "an empty lower layer")
+}
+
+/// The way for kernels that take no descriptor: links with short names in a folder that becomes the current one for as
+/// long as the mount is made.
+fn by_link(lowers: &[Layer], scratch: bool, upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
+    let folder = scratch_folder()?;
+    let dir = folder.as_fd();
+    let make = |target: &Path, name: &CStr| {
+        let target = CString::new(target.as_os_str().as_bytes()).unwrap_or_default();
+        hull_sys::fs::symlinkat(&target, dir, name).cannot("name", "a layer for the kernel")
+    };
+    let mut names = (1..=255u8).filter(|byte| !b"/.:,\\".contains(byte));
+    let mut list = Vec::new();
+    for layer in lowers.iter().rev() {
+        let name = names.next().filter(|_| list.len() < 2 * LINKS_MAX - 1).ok_or_else(|| Error::Document {
+            what: "image".to_owned(),
+            why: format!("this kernel mounts at most {LINKS_MAX} layers"),
+        })?;
+        make(&std::path::absolute(layer.diff()).cannot("find", layer.diff().display())?, &one_byte(name))?;
+        list.extend([name, b':']);
+    }
+    if scratch {
+        let name = names.next().unwrap_or(b'e');
+        hull_sys::fs::mkdirat(dir, &one_byte(name), 0o755).cannot("make", "an empty lower layer")?;
+        list.extend([name, b':']);
+    }
+    list.pop();
+    let list = CString::new(list).unwrap_or_default();
+    if let Some(upper) = upper {
+        make(&std::path::absolute(upper.upper).cannot("find", upper.upper.display())?, c"upper")?;
+        make(&std::path::absolute(upper.work).cannot("find", upper.work.display())?, c"work")?;
+    }
+    let back = rustix::fs::openat(CWD, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .cannot("open", "the current folder")?;
+    rustix::process::fchdir(dir).cannot("enter", "the folder of the layers' names")?;
+    let mounted = mount_links(&list, upper.is_some(), volatile);
+    rustix::process::fchdir(&back).cannot("return to", "the current folder")?;
+    mounted.cannot("mount", "the layers")
+}
+
+fn mount_links(list: &CStr, upper: bool, volatile: bool) -> hull_sys::Result<OwnedFd> {
+    let fs = mount::fsopen(c"overlay")?;
+    mount::fsconfig_string(fs.as_fd(), c"source", c"overlay")?;
+    mount::fsconfig_string(fs.as_fd(), c"lowerdir", list)?;
+    if upper {
+        mount::fsconfig_string(fs.as_fd(), c"upperdir", c"upper")?;
+        mount::fsconfig_string(fs.as_fd(), c"workdir", c"work")?;
+    }
+    finish(&fs, upper, volatile)
+}
+
+fn one_byte(name: u8) -> CString {
+    CString::new([name]).unwrap_or_default()
+}
+
+/// A plain folder as a detached mount, with everything that is mounted below it: a root folder that somebody
+/// prepared with mounts of its own looks inside as it does outside. runc binds it recursively for the same reason.
+pub fn bind(dir: &Path) -> Result<OwnedFd> {
+    let shown = || format!("the folder {}", dir.display());
+    let path =
+        CString::new(dir.as_os_str().as_bytes()).map_err(|_| Error::document(shown(), "its name has a NUL"))?;
+    mount::clone_tree(&path, true).cannot("bind", shown())
+}

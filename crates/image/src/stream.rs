@@ -1,0 +1,238 @@
+//! A layer's bytes on their way: hashed, kept, decompressed and hashed again, in one pass.
+//!
+//! The compressed side gives the blob's digest, the plain side the diff id. Formats are told by their first bytes, as
+//! the media type in a manifest is often wrong. Nothing here knows about entries or the store.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::error::{Error, Result};
+use crate::reference::{Digest, hex};
+
+/// One read, one write and one hash each work on this much.
+const BUFFER: usize = 1 << 20;
+/// The most that one layer may unpack to, against archives that are small only when compressed.
+const PLAIN_MAX: u64 = 64 << 30;
+/// zstd's window, 128 MiB: what its own command line allows without being asked.
+const WINDOW_LOG_MAX: u32 = 27;
+
+/// A hash of the algorithm that a digest names.
+enum Hasher {
+    Sha256(Sha256),
+    Sha512(Box<Sha512>),
+}
+
+impl Hasher {
+    fn new(algorithm: &str) -> Self {
+        if algorithm == "sha512" { Hasher::Sha512(Box::default()) } else { Hasher::Sha256(Sha256::new()) }
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        match self {
+            Hasher::Sha256(hash) => hash.update(data),
+            Hasher::Sha512(hash) => hash.update(data),
+        }
+    }
+
+    fn finish(self) -> Result<Digest> {
+        match self {
+            Hasher::Sha256(hash) => Ok(Digest::from_sha256(hash.finalize().into())),
+            Hasher::Sha512(hash) => format!("sha512:{}", hex(&hash.finalize())).parse(),
+        }
+    }
+}
+
+/// The digest of `data` in the algorithm of `like`.
+pub(crate) fn digest_as(like: &Digest, data: &[u8]) -> Result<Digest> {
+    let mut hasher = Hasher::new(like.algorithm());
+    hasher.update(data);
+    hasher.finish()
+}
+
+/// How a layer is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    /// The OCI media type of such a layer.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Packing::Plain => "application/vnd.oci.image.layer.v1.tar",
+            Packing::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Packing::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+}
+
+/// Passes bytes on, hashing them and writing a copy.
+pub(crate) struct Tee<R> {
+    inner: R,
+    hash: Option<Hasher>,
+    copy: Option<File>,
+    length: u64,
+    limit: u64,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.length += length as u64;
+        if self.length > self.limit {
+            let why = format!("it is larger than the limit of {} bytes", self.limit);
+            return Err(std::io::Error::other(Error::archive(why)));
+        }
+        if let Some(hash) = &mut self.hash {
+            hash.update(&buffer[..length]);
+        }
+        if let Some(copy) = &mut self.copy {
+            copy.write_all(&buffer[..length])
+                .map_err(|source| Error::Io { verb: "write", object: "the layer's blob".to_owned(), source })
+                .map_err(std::io::Error::other)?;
+        }
+        Ok(length)
+    }
+}
+
+type Raw<R> = BufReader<Tee<R>>;
+
+/// A layer as a plain archive, whatever it is packed in.
+pub(crate) enum Layer<R: Read> {
+    Plain(Raw<R>),
+    Gzip(Box<BufReader<Tee<MultiGzDecoder<Raw<R>>>>>),
+    Zstd(Box<BufReader<Tee<zstd::stream::read::Decoder<'static, Raw<R>>>>>),
+}
+
+/// What went through.
+pub(crate) struct Passed {
+    pub packing: Packing,
+    pub blob: Digest,
+    pub blob_size: u64,
+    pub diff_id: Digest,
+}
+
+/// How a stream is to be read.
+#[derive(Default)]
+pub(crate) struct Wanted<'a> {
+    /// Where a copy of the packed bytes goes.
+    pub copy: Option<File>,
+    /// The digest the blob should have, for its algorithm.
+    pub blob: Option<&'a Digest>,
+    /// The diff id it should have, for its algorithm.
+    pub diff_id: Option<&'a Digest>,
+    /// The most packed bytes; none without a descriptor.
+    pub size: Option<u64>,
+}
+
+impl<R: Read> Layer<R> {
+    pub(crate) fn new(inner: R, wanted: Wanted<'_>) -> Result<Self> {
+        let algorithm = |digest: Option<&Digest>| Hasher::new(digest.map_or("sha256", Digest::algorithm));
+        let hash = Some(algorithm(wanted.blob));
+        let limit = wanted.size.unwrap_or(PLAIN_MAX);
+        let mut raw = BufReader::with_capacity(BUFFER, Tee { inner, hash, copy: wanted.copy, length: 0, limit });
+        let start = raw.fill_buf().map_err(reading)?;
+        let plain = Some(algorithm(wanted.diff_id));
+        Ok(if start.starts_with(&[0x1f, 0x8b]) {
+            Layer::Gzip(Box::new(plain_side(MultiGzDecoder::new(raw), plain)))
+        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(start) {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(reading)?;
+            decoder.window_log_max(WINDOW_LOG_MAX).map_err(reading)?;
+            Layer::Zstd(Box::new(plain_side(decoder, plain)))
+        } else {
+            Layer::Plain(raw)
+        })
+    }
+
+    pub(crate) fn reader(&mut self) -> &mut dyn BufRead {
+        match self {
+            Layer::Plain(reader) => reader,
+            Layer::Gzip(reader) => reader.as_mut(),
+            Layer::Zstd(reader) => reader.as_mut(),
+        }
+    }
+
+    /// The digests, once the plain side has been read to its end.
+    pub(crate) fn finish(self) -> Result<Passed> {
+        let (packing, mut raw, plain) = match self {
+            Layer::Plain(raw) => (Packing::Plain, raw, None),
+            Layer::Gzip(reader) => {
+                let tee = reader.into_inner();
+                (Packing::Gzip, tee.inner.into_inner(), tee.hash)
+            }
+            Layer::Zstd(reader) => {
+                let tee = reader.into_inner();
+                (Packing::Zstd, tee.inner.finish(), tee.hash)
+            }
+        };
+        // A decoder stops at the end of its own data; the blob's digest covers the rest too.
+        std::io::copy(&mut raw, &mut std::io::sink()).map_err(reading)?;
+        let tee = raw.into_inner();
+        let missing = || Error::archive("it was not hashed");
+        let blob = tee.hash.ok_or_else(missing)?.finish()?;
+        let diff_id = plain.map_or_else(|| Ok(blob.clone()), Hasher::finish)?;
+        Ok(Passed { packing, blob, blob_size: tee.length, diff_id })
+    }
+}
+
+fn plain_side<R: Read>(inner: R, hash: Option<Hasher>) -> BufReader<Tee<R>> {
+    BufReader::with_capacity(BUFFER, Tee { inner, hash, copy: None, length: 0, limit: PLAIN_MAX })
+}
+
+/// A zstd stream may begin with a frame that decoders skip (0x184D2A50 to 0x184D2A5F).
+fn is_skippable(start: &[u8]) -> bool {
+    start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18]
+}
+
+fn reading(error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(error) => Error::archive(error.to_string()),
+    }
+}
+
+/// Hashes what is written through it.
+pub(crate) struct HashWriter<W> {
+    inner: W,
+    hash: Sha256,
+    length: u64,
+}
+
+impl<W: Write> HashWriter<W> {
+    pub(crate) fn new(inner: W) -> Self {
+        Self { inner, hash: Sha256::new(), length: 0 }
+    }
+
+    /// The digest and the number of bytes.
+    pub(crate) fn finish(self) -> (Digest, u64) {
+        (Digest::from_sha256(self.hash.finalize().into()), self.length)
+    }
+}
+
+impl<W: Write> Write for HashWriter<W> {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let length = self.inner.write(data)?;
+        self.hash.update(&data[..length]);
+        self.length += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// The digest of a blob as it is, unpacked by nobody.
+pub(crate) fn digest_of(inner: impl Read, wanted: Wanted<'_>) -> Result<Digest> {
+    let hash = Hasher::new(wanted.blob.map_or("sha256", Digest::algorithm));
+    let limit = wanted.size.unwrap_or(PLAIN_MAX);
+    let mut tee = Tee { inner, hash: Some(hash), copy: None, length: 0, limit };
+    let mut buffer = vec![0; BUFFER];
+    while tee.read(&mut buffer).map_err(reading)? > 0 {}
+    tee.hash.map_or_else(|| Err(Error::archive("it was not hashed")), Hasher::finish)
+}
