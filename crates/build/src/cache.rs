@@ -3,6 +3,7 @@
 //! A record is written after its layer is whole, as a temporary file that is renamed: a build that is killed leaves
 //! a record or none, never half of one. A record that cannot be read, or whose layer is gone, is a miss.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,25 @@ impl Cache {
         fs::create_dir_all(folder)
             .map_err(|error| Error::host(format!("make the cache folder {}", folder.display()), error))?;
         Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// The layers that the records in `folder` name; none if there is no such folder.
+    ///
+    /// # Errors
+    /// If the folder or a record cannot be read.
+    pub fn layers(folder: &Path) -> Result<BTreeSet<String>> {
+        let wrong = |error: std::io::Error| Error::host(format!("read the cache folder {}", folder.display()), error);
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            other => other.map_err(wrong)?,
+        };
+        let mut layers = BTreeSet::new();
+        for entry in entries {
+            let data = fs::read(entry.map_err(wrong)?.path()).map_err(wrong)?;
+            // A damaged record keeps nothing: it is a miss for a build as well.
+            layers.extend(serde_json::from_slice::<Record>(&data).ok().and_then(|record| record.layer));
+        }
+        Ok(layers)
     }
 
     /// The record of `key`.
@@ -82,6 +102,7 @@ mod tests {
         assert_eq!(cache.get(&key).unwrap(), None);
         let record = Record { layer: Some("abc".into()), created: "2026-11-24T00:00:00Z".into() };
         cache.put(&key, &record).unwrap();
+        assert_eq!(Cache::layers(&folder.path().join("cache")).unwrap(), BTreeSet::from(["abc".to_owned()]));
         assert_eq!(cache.get(&key).unwrap(), Some(record));
         assert_eq!(fs::read_dir(folder.path().join("cache")).unwrap().count(), 1, "no temporary file is left");
         fs::write(folder.path().join("cache").join(key.as_str()), "{\"layer\":").unwrap();

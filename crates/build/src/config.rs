@@ -45,7 +45,7 @@ pub fn image(
 
     let created = created.map(str::to_owned).or_else(|| base.and_then(|base| base.created().clone()));
     let created = created.unwrap_or_else(|| fallback.to_owned());
-    let mut history: Vec<History> = base.and_then(|base| base.history().clone()).unwrap_or_default();
+    let mut history = base.map(base_history).transpose()?.unwrap_or_default();
     // A line that is no step has the time of the step before it, so that a build found whole in the cache is the same
     // image to the last byte.
     let mut time = history.last().and_then(|last| last.created().clone()).unwrap_or_else(|| created.clone());
@@ -63,6 +63,19 @@ pub fn image(
         .rootfs(RootFsBuilder::default().typ("layers").diff_ids(layers).build()?)
         .history(history)
         .build()
+}
+
+/// The base's history. Some images tell less than they have layers, or more, which nobody may take over: theirs is one
+/// line for each layer.
+fn base_history(base: &ImageConfiguration) -> Result<Vec<History>, OciSpecError> {
+    let history = base.history().clone().unwrap_or_default();
+    let told = history.iter().filter(|line| line.empty_layer() != Some(true)).count();
+    let layers = base.rootfs().diff_ids().len();
+    if told == layers {
+        return Ok(history);
+    }
+    let line = || HistoryBuilder::default().created_by("(a layer of the base image)").build();
+    (0..layers).map(|_| line()).collect()
 }
 
 fn some(list: Vec<String>) -> Option<Vec<String>> {

@@ -305,4 +305,12 @@ mod tests {
         let lookup = |_: &str| Some("x".to_owned());
         assert_eq!(heredoc("a '$v' \"$v\" \\$v \\n\n", '\\', &lookup).unwrap(), "a 'x' \"x\" $v \\n\n");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_word_makes_it_panic(text in "[a$v{}:/#%?*'\"\\\\ é+-]{0,24}") {
+            let _either = expand(&text);
+            let _either = heredoc(&text, '\\', &|_| Some("value".into()));
+        }
+    }
 }

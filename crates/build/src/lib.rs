@@ -18,8 +18,10 @@ pub mod graph;
 pub mod progress;
 pub mod run;
 pub mod solve;
+pub mod store;
 pub mod syntax;
 pub mod walk;
 
 pub use build::{BuildOptions, Built, build, plan};
 pub use error::{Error, Result};
+pub use store::StoreWorker;

@@ -9,8 +9,8 @@ pub(crate) mod ignore;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_sys::fs::{self, CWD, Stat};
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::glob::{Dialect, Pattern, is_pattern};
 use crate::graph::Problem;
 use crate::syntax::did_you_mean;
-use crate::walk::{self, Filter};
+use crate::walk::{self, Entry, Filter, Visitor};
 pub use ignore::Ignore;
 
 /// No Dockerfile or ignore file is larger.
@@ -143,9 +143,18 @@ impl Context {
 
     fn is_excluded(&self, found: &Found) -> bool {
         let excludes = |path: &str| self.ignore.excludes(&self.ignore.state(path));
-        // Files below an excluded folder may be included again, which the walk through it finds out.
-        let whole = !found.is_folder() || !self.ignore.may_take_back();
-        whole && (excludes(&found.path) || excludes(&self.real_path(found)))
+        if !excludes(&found.path) && !excludes(&self.real_path(found)) {
+            return false;
+        }
+        // Files below an excluded folder may be included again: it is there if one of them is.
+        !(found.is_folder() && self.ignore.may_take_back() && self.holds_something(found))
+    }
+
+    fn holds_something(&self, found: &Found) -> bool {
+        let Ok(handle) = found.handle.try_clone() else { return false };
+        let mut seen = Seen(false);
+        // What cannot be read counts as there, so that reading it for the hash gives the error.
+        walk::contents(handle, &self.filter(found), &mut seen).is_err() || seen.0
     }
 
     /// Where a found file really lies in the context, after symlinks: only for the ignore rules, never opened.
@@ -164,6 +173,35 @@ impl Context {
             None => neighbour(&self.root, &path).map(|near| format!("did you mean {near}?")),
         };
         Problem { message: format!("{source} is not in {place}"), hint }
+    }
+}
+
+/// Whether a walk shows anything.
+struct Seen(bool);
+
+impl Visitor for Seen {
+    fn enter(&mut self, _: &Entry<'_>, _: BorrowedFd<'_>) -> hull_sys::Result<()> {
+        self.0 = true;
+        Ok(())
+    }
+
+    fn leave(&mut self) -> hull_sys::Result<()> {
+        Ok(())
+    }
+
+    fn file(&mut self, _: &Entry<'_>, _: BorrowedFd<'_>) -> hull_sys::Result<()> {
+        self.0 = true;
+        Ok(())
+    }
+
+    fn link(&mut self, _: &Entry<'_>, _: &CStr) -> hull_sys::Result<()> {
+        self.0 = true;
+        Ok(())
+    }
+
+    fn special(&mut self, _: &Entry<'_>) -> hull_sys::Result<()> {
+        self.0 = true;
+        Ok(())
     }
 }
 
@@ -254,7 +292,7 @@ fn neighbour(root: &Root, path: &str) -> Option<String> {
 }
 
 /// The text of an ignore file, if there is one.
-fn ignore_text(folder: std::os::fd::BorrowedFd<'_>, path: &Path, shown: &Path) -> Result<Option<String>> {
+fn ignore_text(folder: BorrowedFd<'_>, path: &Path, shown: &Path) -> Result<Option<String>> {
     let read = |cause: String| Error::Read { path: shown.to_owned(), cause };
     let name = c_path(path).map_err(read)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;

@@ -135,3 +135,11 @@ fn a_file_taken_back_brings_its_folders_and_nothing_else() {
     assert!(dest.path().join("o/x/keep").exists());
     assert!(!dest.path().join("o/x/drop").exists() && !dest.path().join("o/y").exists());
 }
+
+#[test]
+fn an_excluded_folder_without_anything_taken_back_is_not_there() {
+    let (_folder, context) = context(&[("k/secret", ""), ("d/keep", ""), (".dockerignore", "k\nd\n!d/keep\n")]);
+    assert!(context.find("k").is_err());
+    assert_eq!(found(&context, "d"), ["d"]);
+    assert_eq!(found(&context, "*"), [".dockerignore", "d"]);
+}

@@ -157,3 +157,17 @@ fn user_attributes_are_kept() {
     let length = rustix::fs::getxattr(case.at("x"), "user.note", &mut value[..]).unwrap();
     assert_eq!(&value[..length], b"kept");
 }
+
+#[test]
+fn a_full_file_system_is_an_error_that_names_the_file() {
+    let case = Case::new();
+    fs::write(case.source.path().join("d/large"), vec![1u8; 256 << 10]).unwrap();
+    let size = (c"size".to_owned(), Some(c"64k".to_owned()));
+    let full =
+        hull_sys::mount::new_filesystem(c"tmpfs", None, &[size], rustix::mount::MountAttrFlags::empty()).unwrap();
+    let (from, root) = (Root::from_fd(fs::File::open(case.source.path()).unwrap().into()), Root::from_fd(full));
+    let mut copier = Copier::new(&root, Look::default());
+    let found = context::find(&from, "d", "the source").map_err(|p| p.message).unwrap();
+    let error = copier.copy(&found[0], &Filter::default(), "/o", false).unwrap_err();
+    assert_eq!((error.errno(), copier.current.as_path()), (Errno::NOSPC, Path::new("large")));
+}

@@ -1,0 +1,132 @@
+//! The solver's worker on hull's own store: layers are adopted there, commands run in detached overlays of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use hull_image::{Image, Layer, Reference, Staging, Store};
+use oci_spec::image::ImageConfiguration;
+
+use crate::cache::{Cache, Record};
+use crate::error::{Error, Result};
+use crate::graph::{BaseImage, Key, Problem, RunAction};
+use crate::progress::Progress;
+use crate::run;
+use crate::solve::{Made, Worker};
+
+/// A store and a place for what a reboot ends.
+pub struct StoreWorker<'a> {
+    store: &'a Store,
+    runroot: PathBuf,
+    cache: Cache,
+    /// Images by the name that was asked for: a build that names one twice gets the same one twice, whatever happens to
+    /// the name meanwhile.
+    images: HashMap<String, Image>,
+}
+
+impl<'a> StoreWorker<'a> {
+    /// A worker on `store`; steps' folders are made below `runroot`.
+    ///
+    /// # Errors
+    /// If the cache's folder cannot be made.
+    pub fn new(store: &'a Store, runroot: &Path) -> Result<Self> {
+        let cache = Cache::open(&cache_folder(store))?;
+        Ok(Self { store, runroot: runroot.to_owned(), cache, images: HashMap::new() })
+    }
+
+    fn find(&mut self, name: &str) -> std::result::Result<Image, Problem> {
+        if let Some(image) = self.images.get(name) {
+            return Ok(image.clone());
+        }
+        let found = self.store.find(name).map_err(|error| Problem { message: error.to_string(), hint: None })?;
+        let image = found.ok_or_else(|| Problem {
+            message: format!("there is no image {name} in the store"),
+            hint: Some(format!("import one: hull import TAR {name}")),
+        })?;
+        self.images.insert(name.to_owned(), image.clone());
+        Ok(image)
+    }
+}
+
+fn cache_folder(store: &Store) -> PathBuf {
+    store.root().join("build").join("cache")
+}
+
+/// The ids of the layers that the build cache of a store has: not to be collected.
+///
+/// # Errors
+/// If the records cannot be listed.
+pub fn cached_layers(store: &Store) -> Result<BTreeSet<String>> {
+    Cache::layers(&cache_folder(store))
+}
+
+fn host(doing: &'static str) -> impl Fn(hull_image::Error) -> Error {
+    move |error| Error::host(doing, error)
+}
+
+impl Worker for StoreWorker<'_> {
+    type Layer = Layer;
+    type Staging = Staging;
+
+    fn base(&mut self, name: &str) -> std::result::Result<BaseImage, Problem> {
+        let image = self.find(name)?;
+        Ok(BaseImage { digest: image.manifest.to_string(), config: image.config })
+    }
+
+    fn image(&mut self, name: &str) -> Result<Vec<Layer>> {
+        let image = self.find(name).map_err(|problem| Error::host("find an image", problem.message))?;
+        self.store.layers(&image).map_err(host("open the image's layers"))
+    }
+
+    fn cached(&mut self, key: &Key) -> Result<Option<Made<Layer>>> {
+        let Some(record) = self.cache.get(key)? else { return Ok(None) };
+        let Some(id) = record.layer else { return Ok(Some(Made { layer: None, created: record.created })) };
+        let layer = self.store.layer(&id).map_err(host("open a cached layer"))?;
+        Ok(layer.map(|layer| Made { layer: Some(layer), created: record.created }))
+    }
+
+    fn remember(&mut self, key: &Key, made: &Made<Layer>) -> Result<()> {
+        let layer = made.layer.as_ref().map(|layer| layer.id().to_owned());
+        self.cache.put(key, &Record { layer, created: made.created.clone() })
+    }
+
+    fn stage(&mut self, parents: &[Layer]) -> Result<(Staging, OwnedFd)> {
+        let staging = self.store.staging().map_err(host("begin a layer"))?;
+        // What is written here counts only once it is adopted: no need to sync it before.
+        let root = hull_image::overlay(parents, Some(staging.as_upper()), true).map_err(host("mount the layers"))?;
+        Ok((staging, root))
+    }
+
+    fn view(&mut self, layers: &[Layer]) -> Result<OwnedFd> {
+        hull_image::overlay(layers, None, true).map_err(host("mount the layers"))
+    }
+
+    fn adopt(&mut self, parents: &[Layer], staging: Staging) -> Result<Layer> {
+        self.store.adopt(parents.last(), staging).map_err(host("keep the step's layer"))
+    }
+
+    fn run(&mut self, root: OwnedFd, action: &RunAction, progress: &mut dyn Progress) -> Result<i32> {
+        run::run(&self.runroot, root, action, progress)
+    }
+
+    fn commit(&mut self, config: ImageConfiguration, layers: &[Layer], names: &[String]) -> Result<String> {
+        let parse = |name: &String| {
+            name.parse::<Reference>().map_err(|error| Error::host(format!("name the image {name}"), error))
+        };
+        let names = names.iter().map(parse).collect::<Result<Vec<_>>>()?;
+        let image = self.store.commit(config, layers, names.first()).map_err(host("commit the image"))?;
+        for name in names.iter().skip(1) {
+            self.store.tag(&image, name).map_err(host("name the image"))?;
+        }
+        Ok(image.id.to_string())
+    }
+
+    fn export(&mut self, layers: &[Layer], dest: &Path) -> Result<()> {
+        let root = self.view(layers)?;
+        hull_image::export(root.as_fd(), dest).map_err(host("export the file system"))
+    }
+
+    fn now(&self) -> String {
+        jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+}
