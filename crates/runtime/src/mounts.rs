@@ -92,10 +92,22 @@ fn is_folder(file: BorrowedFd<'_>) -> hull_sys::Result<bool> {
 /// The handle to mount on; what is missing is made, inside the root.
 pub(crate) fn target(root: &Root, path: &Path, folder: bool) -> hull_sys::Result<OwnedFd> {
     match root.resolve(path) {
-        Err(error) if error.errno() == Errno::NOENT && folder => root.mkdir_all(path, 0o755),
+        Err(error) if error.errno() == Errno::NOENT && folder => make_folder(root, path),
         Err(error) if error.errno() == Errno::NOENT => make_file(root, path, LINKS),
         other => other,
     }
+}
+
+/// Mostly only the last component is missing, and then one `mkdirat` below its parent's handle is enough.
+fn make_folder(root: &Root, path: &Path) -> hull_sys::Result<OwnedFd> {
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+        if let (Ok(parent), Ok(name)) = (root.resolve(parent), CString::new(name.as_bytes())) {
+            if fs::mkdirat(parent.as_fd(), &name, 0o755).is_ok() {
+                return root.resolve(path);
+            }
+        }
+    }
+    root.mkdir_all(path, 0o755)
 }
 
 /// How many dangling links may lead to one another, as the kernel's own limit for a walk.
@@ -138,7 +150,7 @@ pub(crate) fn devices(root: &Root, devices: &[Device], terminal: bool) -> Result
         (c"pts/ptmx", c"ptmx"),
     ];
     let doing = || "fill /dev".to_owned();
-    let dev = root.mkdir_all(Path::new("/dev"), 0o755).doing(doing)?;
+    let dev = root.resolve(Path::new("/dev")).doing(doing)?;
     for device in devices {
         let doing = || format!("make the device {}", device.path.display());
         let relative = device.path.strip_prefix("/dev").unwrap_or(&device.path);
