@@ -5,10 +5,12 @@
 //!
 //! Sources: `cgroups(7)`, the kernel's `cgroup-v1/` and `cgroup-v2.rst`, runtime-spec "Control groups".
 
+mod devices;
 mod host;
 mod limits;
 mod live;
+mod other;
 
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
-pub use live::{Cgroup, leftovers, remove_leftover};
+pub use live::{Cgroup, Stats, leftovers, remove_leftover};

@@ -7,6 +7,7 @@
 //!
 //! This is the only crate of the workspace with unsafe code and the only one that uses `libc`.
 
+pub mod bpf;
 mod call;
 pub mod cred;
 pub mod fs;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hull_sys::fs::{CWD, read_file};
 
+use super::limits::Write;
 use crate::error::{Doing, Error, Result};
 
 /// Which interface a hierarchy has.
@@ -90,6 +91,23 @@ impl Host {
     /// The hierarchy that has `controller`.
     pub fn controller(&self, controller: &str) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|known| known == controller))
+    }
+
+    /// The hierarchy in which `write` is done: v2's own files and its device program need no controller.
+    pub(super) fn hierarchy(&self, write: &Write) -> Option<&Hierarchy> {
+        let own = write.controller.is_empty() || write.controller == "devices";
+        let v2 = || self.hierarchies.iter().find(|hierarchy| own && hierarchy.version == Version::V2);
+        self.controller(&write.controller).or_else(v2)
+    }
+
+    /// Whether this host has the place for `write`.
+    pub(super) fn can(&self, write: &Write) -> Result<()> {
+        if self.hierarchy(write).is_some() {
+            return Ok(());
+        }
+        let doing = format!("set {} to {}", write.file, write.value);
+        let cause = format!("this machine has no {} controller that hull can use", write.controller);
+        Err(Error::invalid(doing, cause).hint("see /proc/cgroups and /proc/self/mountinfo"))
     }
 
     /// Whether v2 is where the limits are.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hull_sys::fs::{self, CWD};
-use hull_sys::{Errno, process};
+use hull_sys::{Errno, bpf, process};
 use rustix::fs::OFlags;
 
+use super::devices;
 use super::host::{Hierarchy, Host, Version};
 use super::limits::Write;
 use crate::error::{Doing, Error, Result};
@@ -40,15 +41,20 @@ impl Cgroup {
     pub fn create(host: &Host, name: &str, writes: &[Write]) -> Result<Self> {
         let mut cgroup = Self { groups: Vec::new(), removed: false };
         for write in writes {
-            let hierarchy = host.controller(write.controller).ok_or_else(|| {
+            let hierarchy = host.hierarchy(write).ok_or_else(|| {
                 Error::invalid(format!("set {}", write.file), format!("no {} controller", write.controller))
             })?;
+            let unified = hierarchy.version == Version::V2;
             let group = cgroup.group(hierarchy, name)?;
-            if group.hierarchy.version == Version::V2 {
-                group.enable(write.controller)?;
+            if unified && write.controller == "devices" {
+                continue;
             }
-            group.set(write.file, &write.value)?;
+            if unified && !write.controller.is_empty() {
+                group.enable(&write.controller)?;
+            }
+            group.set(&write.file, &write.value)?;
         }
+        cgroup.guard_devices(writes)?;
         Ok(cgroup)
     }
 
@@ -67,6 +73,24 @@ impl Cgroup {
         }
         self.groups.push(group);
         Ok(&self.groups[self.groups.len() - 1])
+    }
+
+    /// On v2 the device lines are one program, which the kernel asks at each open and mknod.
+    fn guard_devices(&self, writes: &[Write]) -> Result<()> {
+        let lines = writes.iter().filter(|write| write.controller == "devices");
+        let has_v1 = |group: &Group| group.hierarchy.controllers.iter().any(|name| name == "devices");
+        if lines.clone().next().is_none() || self.groups.iter().any(has_v1) {
+            return Ok(());
+        }
+        let Some(group) = self.groups.iter().find(|group| group.hierarchy.version == Version::V2) else {
+            return Err(Error::setup("limit devices", "no group to attach the program to"));
+        };
+        let doing = || format!("limit devices in {}", group.path.display());
+        let hint =
+            "device rules of cgroup v2 are a BPF program, which takes CAP_SYS_ADMIN or CAP_BPF with CAP_NET_ADMIN";
+        let advise = |error| Error::setup(doing(), error).hint(hint);
+        let program = bpf::load_device_program(&devices::program(lines)).map_err(advise)?;
+        bpf::attach_device_program(group.folder.as_fd(), program.as_fd()).map_err(advise)
     }
 
     /// The v2 group to be born in (`CLONE_INTO_CGROUP`).
@@ -92,6 +116,106 @@ impl Cgroup {
         }
     }
 
+    /// Stops every process of the container where it is.
+    ///
+    /// # Errors
+    /// There is no freezer here, or the processes do not stop within five seconds.
+    pub fn freeze(&self) -> Result<()> {
+        self.freezer(true)
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// As [`Cgroup::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.freezer(false)
+    }
+
+    fn freezer(&self, stop: bool) -> Result<()> {
+        let doing = if stop { "freeze the container" } else { "thaw the container" };
+        let v1 = |group: &&Group| group.hierarchy.controllers.iter().any(|name| name == "freezer");
+        let v2 = |group: &&Group| group.hierarchy.version == Version::V2;
+        // Whichever group really holds the processes: in a hybrid layout that is v1's freezer.
+        let (group, file, value, look, wanted) = match self.groups.iter().find(v1) {
+            Some(group) if group.hierarchy.version == Version::V1 => {
+                let state = if stop { "FROZEN" } else { "THAWED" };
+                (group, "freezer.state", state, "freezer.state", state)
+            }
+            _ => {
+                let group = self.groups.iter().find(v2).ok_or_else(|| {
+                    Error::invalid(doing, "it is in no group with a freezer")
+                        .hint("join v1's freezer hierarchy as well")
+                })?;
+                let wanted = if stop { "frozen 1" } else { "frozen 0" };
+                (group, "cgroup.freeze", if stop { "1" } else { "0" }, "cgroup.events", wanted)
+            }
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_micros(100);
+        loop {
+            // v1 may need to be told again while processes are being born.
+            group.set(file, value)?;
+            if group.get(look)?.lines().any(|line| line == wanted) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::setup(
+                    doing,
+                    format!("{} does not become {wanted:?}", group.path.join(look).display()),
+                ));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills every process of the container, nested groups included.
+    ///
+    /// # Errors
+    /// A group cannot be read, or a process not be killed.
+    pub fn kill_all(&self) -> Result<()> {
+        self.groups.iter().try_for_each(|group| kill_tree(&group.path))
+    }
+
+    /// The numbers of the processes in the container's groups, nested ones included, sorted.
+    ///
+    /// # Errors
+    /// A group cannot be read.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let mut all = Vec::new();
+        for group in &self.groups {
+            collect_members(&group.path, &mut all)?;
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// What the files of the groups show now: use and limits.
+    ///
+    /// # Errors
+    /// A file that is there cannot be read.
+    pub fn stats(&self) -> Result<Stats> {
+        let value = |names: [&str; 2]| -> Result<Option<u64>> {
+            for (group, name) in self.groups.iter().flat_map(|group| names.map(|name| (group, name))) {
+                match group.get(name) {
+                    // `max` and v1's almost endless number both mean that there is no limit.
+                    Ok(text) => return Ok(text.trim().parse().ok().filter(|value| *value < ENDLESS)),
+                    Err(error) if error.cause.contains("ENOENT") => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(None)
+        };
+        Ok(Stats {
+            memory: value(["memory.current", "memory.usage_in_bytes"])?,
+            memory_limit: value(["memory.max", "memory.limit_in_bytes"])?,
+            pids: value(["pids.current", "pids.current"])?,
+            pids_limit: value(["pids.max", "pids.max"])?,
+        })
+    }
+
     /// The folders, for the record.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.groups.iter().map(|group| group.path.as_path())
@@ -106,6 +230,22 @@ impl Cgroup {
         remove_all(self.groups.iter().map(|group| group.path.as_path()))
     }
 }
+
+/// What a container uses and may use; `None` where there is no such file, or no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of memory in use.
+    pub memory: Option<u64>,
+    /// Bytes of memory at most.
+    pub memory_limit: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Processes and threads at most.
+    pub pids_limit: Option<u64>,
+}
+
+/// v1 writes "no limit" as the largest multiple of a page below 2^63.
+const ENDLESS: u64 = 0x7fff_ffff_ffff_0000;
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
@@ -123,6 +263,13 @@ impl Group {
             let doing = format!("write {value:?} to {}", self.path.join(file).display());
             Error::setup(doing, error).hint(advice(file))
         })
+    }
+
+    fn get(&self, file: &str) -> Result<String> {
+        let name = CString::new(file).unwrap_or_default();
+        let data = fs::read_file(self.folder.as_fd(), &name, 16 << 20)
+            .doing(|| format!("read {}", self.path.join(file).display()))?;
+        Ok(String::from_utf8_lossy(&data).into_owned())
     }
 
     /// v1 gives a new cpuset neither processors nor memory nodes, and then nothing can join it.
@@ -199,10 +346,10 @@ fn remove_tree(path: &Path) -> Result<()> {
             }
             Err(_) => {}
         }
+        kill_tree(path)?;
         for below in subgroups(path) {
             remove_tree(&below)?;
         }
-        kill_members(path)?;
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
@@ -212,6 +359,40 @@ fn subgroups(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
     let folder = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
     entries.flatten().filter(folder).map(|entry| entry.path()).collect()
+}
+
+/// Kills what is in a group and below it: at once where the kernel can (v2, 5.14), else one by one, frozen so that
+/// none can fork meanwhile where there is a freezer.
+fn kill_tree(path: &Path) -> Result<()> {
+    let file = path.join("cgroup.kill");
+    match fs::write_file(CWD, &c_path(&file), b"1") {
+        Ok(()) => return Ok(()),
+        Err(error) if error.errno() == Errno::NOENT => {}
+        Err(error) => return Err(Error::setup(format!("write \"1\" to {}", file.display()), error)),
+    }
+    let freezer = path.join("freezer.state");
+    let frozen = freezer.exists() && fs::write_file(CWD, &c_path(&freezer), b"FROZEN").is_ok();
+    let result = kill_each(path);
+    if frozen {
+        // A frozen process dies when it thaws.
+        fs::write_file(CWD, &c_path(&freezer), b"THAWED").doing(|| format!("thaw {}", path.display()))?;
+    }
+    result
+}
+
+fn kill_each(path: &Path) -> Result<()> {
+    subgroups(path).iter().try_for_each(|below| kill_each(below))?;
+    kill_members(path)
+}
+
+fn collect_members(path: &Path, all: &mut Vec<i32>) -> Result<()> {
+    let procs = path.join("cgroup.procs");
+    match fs::read_file(CWD, &c_path(&procs), 16 << 20) {
+        Ok(list) => all.extend(String::from_utf8_lossy(&list).lines().filter_map(|line| line.parse::<i32>().ok())),
+        Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NODEV) => return Ok(()),
+        Err(error) => return Err(Error::setup(format!("read {}", procs.display()), error)),
+    }
+    subgroups(path).iter().try_for_each(|below| collect_members(below, all))
 }
 
 fn kill_members(path: &Path) -> Result<()> {
@@ -258,3 +439,6 @@ pub fn leftovers(host: &Host) -> Vec<PathBuf> {
 pub fn remove_leftover(path: &Path) -> Result<()> {
     remove_tree(path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! On this machine's real hierarchies, as root; every group is called `hull-test-…` and goes with its guard.
+
+use std::process::{Child, Command};
+
+use super::*;
+use crate::cgroup::plan;
+
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // It may have been killed by the test already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A group with `resources`, whose name ends in the test's.
+fn make(test: &str, resources: serde_json::Value) -> Result<Cgroup> {
+    let resources = serde_json::from_value(resources).unwrap();
+    let host = Host::detect().unwrap();
+    Cgroup::create(&host, &format!("hull-test-{test}-{}", std::process::id()), &plan(&host, &resources)?)
+}
+
+/// Puts a process in, wherever its group is.
+fn join(cgroup: &Cgroup, pid: i32) {
+    cgroup.attach(pid).unwrap();
+    if cgroup.birth().is_some() {
+        cgroup.groups.iter().for_each(|group| group.set("cgroup.procs", &pid.to_string()).unwrap());
+    }
+}
+
+#[test]
+fn limits_are_in_force_and_the_groups_go() {
+    let cgroup = make("limits", serde_json::json!({"pids": {"limit": 7}, "memory": {"limit": 33554432}})).unwrap();
+    let sleeper = Sleeper::start();
+    join(&cgroup, sleeper.pid());
+    let stats = cgroup.stats().unwrap();
+    assert_eq!((stats.pids, stats.pids_limit, stats.memory_limit), (Some(1), Some(7), Some(33_554_432)));
+    assert_eq!(cgroup.processes().unwrap(), [sleeper.pid()]);
+    let paths: Vec<PathBuf> = cgroup.paths().map(Path::to_owned).collect();
+    assert!(leftovers(&Host::detect().unwrap()).iter().any(|path| paths.contains(path)));
+    // The sleeper is killed: a container that ends takes all of its processes along.
+    cgroup.remove().unwrap();
+    assert!(paths.iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn nested_groups_are_emptied_and_removed() {
+    let cgroup = make("nested", serde_json::json!({"pids": {"limit": 7}})).unwrap();
+    let inner = cgroup.groups[0].path.join("a");
+    std::fs::create_dir_all(inner.join("b")).unwrap();
+    let sleeper = Sleeper::start();
+    std::fs::write(inner.join("b/cgroup.procs"), sleeper.pid().to_string()).unwrap();
+    assert_eq!(cgroup.processes().unwrap(), [sleeper.pid()]);
+    let path = cgroup.groups[0].path.clone();
+    cgroup.remove().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_refused_value_names_file_and_value_and_leaves_nothing() {
+    let error = make("refused", serde_json::json!({"cpu": {"cpus": "99999"}})).unwrap_err();
+    assert!(error.doing.contains("99999") && error.doing.contains("cpuset.cpus"), "{error}");
+    let name = format!("hull-test-refused-{}", std::process::id());
+    assert!(!leftovers(&Host::detect().unwrap()).iter().any(|path| path.ends_with(&name)));
+}
+
+#[test]
+fn devices_are_denied_unless_a_rule_allows_them() {
+    let rules = serde_json::json!({"devices": [
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"},
+        {"allow": true, "type": "c", "major": 1, "minor": 5, "access": "r"}
+    ]});
+    let cgroup = make("devices", rules).unwrap();
+    let script = "read go; cat /dev/null && head -c 1 /dev/zero >/dev/null && ! true >/dev/zero && ! cat /dev/full";
+    let mut shell = Command::new("sh")
+        .args(["-c", script])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    join(&cgroup, shell.id() as i32);
+    std::io::Write::write_all(shell.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    assert!(shell.wait().unwrap().success());
+    cgroup.remove().unwrap();
+}
+
+#[test]
+fn frozen_processes_stand_still_until_they_are_thawed() {
+    let host = Host::detect().unwrap();
+    let freezer = host.controller("freezer").map(|_| "freezer").unwrap_or("");
+    let mut cgroup = make("freeze", serde_json::json!({"pids": {"limit": 7}})).unwrap();
+    if freezer == "freezer" {
+        let name = cgroup.groups[0].path.file_name().unwrap().to_str().unwrap().to_owned();
+        cgroup.group(host.controller("freezer").unwrap(), &name).unwrap();
+    }
+    let sleeper = Sleeper::start();
+    join(&cgroup, sleeper.pid());
+    cgroup.freeze().unwrap();
+    cgroup.thaw().unwrap();
+    cgroup.kill_all().unwrap();
+    cgroup.remove().unwrap();
+}
