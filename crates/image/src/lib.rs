@@ -21,6 +21,8 @@ mod reference;
 mod rootfs;
 mod store;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod tree;
 
 pub use collect::{CheckOptions, Finding, FindingKind, Removed};

@@ -447,3 +447,7 @@ fn is_named(entry: &IndexEntry<'_>, wanted: &Reference) -> bool {
         (None, _) => false,
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -143,13 +143,12 @@ pub(crate) fn magic(fd: BorrowedFd<'_>, name: Option<&CStr>) -> Vec<u8> {
 /// The extended attributes at a path that does not follow symlinks at its end, sorted by name.
 pub(crate) fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> Result<Vec<(CString, Vec<u8>)>> {
     let path = magic(dir, Some(name));
-    let mut list = vec![0u8; 0];
-    let length = match rustix::fs::llistxattr(path.as_slice(), list.as_mut_slice()) {
+    let length = match rustix::fs::llistxattr_query(path.as_slice()) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Ok(length) => length,
         Err(error) => return Err(error),
     };
-    list.resize(length, 0);
+    let mut list = vec![0u8; length];
     let length = rustix::fs::llistxattr(path.as_slice(), list.as_mut_slice())?;
     list.truncate(length);
     let mut found = Vec::new();
