@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use hull_image::Reference;
 use hull_sys::fs::{self, CWD};
 use hull_sys::{process, trace};
 use rustix::fs::OFlags;
@@ -23,7 +24,7 @@ pub struct BuildOptions {
     /// The build context.
     pub context: PathBuf,
     /// `--tag`
-    pub tags: Vec<String>,
+    pub tags: Vec<Reference>,
     /// `--output`: a folder that gets the file system. The image is kept as well.
     pub output: Option<PathBuf>,
     /// `--build-arg`

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
+use hull_image::Reference;
 use hull_sys::path::Root;
 use hull_sys::trace;
 use oci_spec::image::ImageConfiguration;
@@ -49,7 +50,7 @@ pub trait Worker {
     /// Runs a command in `root`; its exit status, 128+n for signal n.
     fn run(&mut self, root: OwnedFd, action: &RunAction, progress: &mut dyn Progress) -> Result<i32>;
     /// Writes the image of these layers and gives its id. It gets each of the names, or none.
-    fn commit(&mut self, config: ImageConfiguration, layers: &[Self::Layer], names: &[String]) -> Result<String>;
+    fn commit(&mut self, config: ImageConfiguration, layers: &[Self::Layer], names: &[Reference]) -> Result<String>;
     /// Writes the file system of the layers to the folder `dest`.
     fn export(&mut self, layers: &[Self::Layer], dest: &Path) -> Result<()>;
     /// Now, as RFC 3339 has it.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_image::{Image, Layer, Reference, Staging, Store};
+use hull_sys::mount;
 use oci_spec::image::ImageConfiguration;
 
 use crate::cache::{Cache, Record};
@@ -92,13 +93,22 @@ impl Worker for StoreWorker<'_> {
 
     fn stage(&mut self, parents: &[Layer]) -> Result<(Staging, OwnedFd)> {
         let staging = self.store.staging().map_err(host("begin a layer"))?;
-        // What is written here counts only once it is adopted: no need to sync it before.
-        let root = hull_image::overlay(parents, Some(staging.as_upper()), true).map_err(host("mount the layers"))?;
-        Ok((staging, root))
+        let root = match parents {
+            // With nothing below there is nothing to lay over: the folder itself is the file system.
+            [] => hull_image::bind(staging.upper()),
+            // What is written here counts only once it is adopted: no need to sync it before.
+            parents => hull_image::overlay(parents, Some(staging.as_upper()), true),
+        };
+        Ok((staging, root.map_err(host("mount the layers"))?))
     }
 
     fn view(&mut self, layers: &[Layer]) -> Result<OwnedFd> {
-        hull_image::overlay(layers, None, true).map_err(host("mount the layers"))
+        match layers {
+            [] => mount::new_filesystem(c"tmpfs", None, &[], mount::MountAttrFlags::MOUNT_ATTR_RDONLY)
+                .map_err(|error| Error::host("mount an empty file system", error)),
+            [one] => hull_image::bind(one.diff()).map_err(host("mount the layer")),
+            layers => hull_image::overlay(layers, None, true).map_err(host("mount the layers")),
+        }
     }
 
     fn adopt(&mut self, parents: &[Layer], staging: Staging) -> Result<Layer> {
@@ -109,11 +119,7 @@ impl Worker for StoreWorker<'_> {
         run::run(&self.runroot, root, action, progress)
     }
 
-    fn commit(&mut self, config: ImageConfiguration, layers: &[Layer], names: &[String]) -> Result<String> {
-        let parse = |name: &String| {
-            name.parse::<Reference>().map_err(|error| Error::host(format!("name the image {name}"), error))
-        };
-        let names = names.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    fn commit(&mut self, config: ImageConfiguration, layers: &[Layer], names: &[Reference]) -> Result<String> {
         let image = self.store.commit(config, layers, names.first()).map_err(host("commit the image"))?;
         for name in names.iter().skip(1) {
             self.store.tag(&image, name).map_err(host("name the image"))?;

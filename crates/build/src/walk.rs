@@ -140,6 +140,8 @@ impl Walk<'_> {
                 self.visitor.link(&entry, &target)
             }
             FileType::Socket => Ok(()),
+            // Overlay's mark that a name is deleted; seen where a layer is looked at without one.
+            FileType::CharacterDevice if stat.st_rdev == 0 => Ok(()),
             _ => self.visitor.special(&entry),
         }
     }

@@ -84,12 +84,12 @@ impl Worker for Folders {
         Ok(BaseImage { digest: "sha256:1".into(), config: serde_json::from_str(config).unwrap() })
     }
 
-    fn commit(&mut self, config: ImageConfiguration, layers: &[PathBuf], names: &[String]) -> Result<String> {
+    fn commit(&mut self, config: ImageConfiguration, layers: &[PathBuf], names: &[Reference]) -> Result<String> {
         Ok(format!(
             "{} layers, {} lines, {}",
             layers.len(),
             config.history().iter().flatten().count(),
-            names.join(" ")
+            names.iter().map(Reference::familiar).collect::<Vec<_>>().join(" ")
         ))
     }
 
@@ -303,7 +303,7 @@ fn a_whole_build_is_planned_made_named_and_exported() {
     let out = worker.at.path().join("cache/exported");
     let options = BuildOptions {
         context: folder.path().to_owned(),
-        tags: vec!["hull-test:1".to_owned()],
+        tags: vec!["hull-test:1".parse().unwrap()],
         output: Some(out.clone()),
         ..BuildOptions::default()
     };
