@@ -9,3 +9,4 @@ mod kill;
 mod limits;
 mod manifests;
 mod run;
+mod terminal;
