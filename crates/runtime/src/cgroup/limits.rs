@@ -287,7 +287,10 @@ mod tests {
     #[test]
     fn unlimited_is_a_word_and_negative_numbers_are_mistakes() {
         let unlimited = serde_json::json!({"memory": {"limit": -1}, "pids": {"limit": -1}});
-        assert_eq!(values(Version::V2, unlimited).unwrap(), ["memory.max=max", "memory.swap.max=max", "pids.max=max"]);
+        assert_eq!(
+            values(Version::V2, unlimited).unwrap(),
+            ["memory.max=max", "memory.swap.max=max", "pids.max=max"]
+        );
         let error = values(Version::V1, serde_json::json!({"memory": {"limit": -2}})).unwrap_err();
         assert!(error.to_string().contains("memory.limit_in_bytes to -2"), "{error}");
     }
