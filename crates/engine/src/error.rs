@@ -24,6 +24,8 @@ pub enum Error {
     },
     /// The runtime's.
     Runtime(hull_runtime::Error),
+    /// The image store's.
+    Image(hull_image::Error),
 }
 
 impl Error {
@@ -46,7 +48,10 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Usage { hint, .. } => hint.as_deref(),
-            Error::Host { .. } => None,
+            Error::Image(hull_image::Error::NotFound { .. }) => {
+                Some("`hull images` lists what there is; `hull import TAR NAME` and `hull build -t NAME` add to it")
+            }
+            Error::Host { .. } | Error::Image(_) => None,
             Error::Runtime(error) => error.hint.as_deref(),
         }
     }
@@ -70,6 +75,7 @@ impl fmt::Display for Error {
             Error::Usage { message, .. } => f.write_str(message),
             Error::Host { doing, cause } => write!(f, "cannot {doing}: {cause}"),
             Error::Runtime(error) => error.fmt(f),
+            Error::Image(error) => error.fmt(f),
         }
     }
 }
@@ -79,5 +85,11 @@ impl std::error::Error for Error {}
 impl From<hull_runtime::Error> for Error {
     fn from(error: hull_runtime::Error) -> Self {
         Error::Runtime(error)
+    }
+}
+
+impl From<hull_image::Error> for Error {
+    fn from(error: hull_image::Error) -> Self {
+        Error::Image(error)
     }
 }

@@ -7,9 +7,11 @@
 pub mod check;
 mod error;
 mod folder;
+pub mod image;
 pub mod options;
 pub mod profile;
 mod relay;
+mod root;
 pub mod run;
 pub mod spec;
 pub mod user;

@@ -154,12 +154,29 @@ pub enum Seccomp {
     Unconfined,
 }
 
+/// Where a container's root file system comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A folder of the host; what is written in the container is written there.
+    Folder(PathBuf),
+    /// An image of the store, by name or id; what is written goes with the container.
+    Image(String),
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Folder(PathBuf::new())
+    }
+}
+
 /// Everything `run` takes.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
-    /// A folder that is the root file system; what is written in the container is written there.
-    pub rootfs: PathBuf,
-    /// The command; empty is an error.
+    /// The root file system.
+    pub source: Source,
+    /// `--entrypoint`: the program that gets `command` as its arguments; empty takes the image's away.
+    pub entrypoint: Option<String>,
+    /// The command; if empty, the image's.
     pub command: Vec<String>,
     /// `--interactive`.
     pub interactive: bool,

@@ -3,26 +3,27 @@
 //! Each line of [`run`] is a module to open. What it builds is undone in reverse when a step fails or the container
 //! has ended: descriptors close by themselves, the folder and the groups are guards.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hull_runtime::Inputs;
 use hull_runtime::cgroup::{self, Cgroup, Host};
 use hull_runtime::plan::Plan;
 use hull_sys::path::Root;
-use hull_sys::{mount, trace};
+use hull_sys::trace;
 
 use crate::error::{Error, Result};
 use crate::folder::Folder;
-use crate::options::{Network, RunOptions};
+use crate::options::{Network, RunOptions, Source};
 use crate::relay::Relay;
+use crate::root::{self, Writes};
 use crate::{spec, user};
 
-/// Where this hull keeps what a reboot ends.
+/// Where this hull keeps its things.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// `/run/hull` unless told otherwise.
+    /// Images, `/var/lib/hull` unless told otherwise.
+    pub root: PathBuf,
+    /// What a reboot ends, `/run/hull` unless told otherwise.
     pub runroot: PathBuf,
 }
 
@@ -33,9 +34,10 @@ pub struct Engine {
 pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
     let id = new_id()?;
 
-    // The container's root: a detached copy of the folder's mount. No path of the host ever leads to it.
+    // The container's root: a detached mount, of a folder or of an image's layers. No path of the host leads to it.
     trace::stage("take the root file system", "A detached mount belongs to a descriptor, not to the host's tree.");
-    let root = root_mount(&options.rootfs)?;
+    let root::Assembled { mount: root, options, keep } = root::assemble(&engine.root, options, Writes::Kept)?;
+    let options = &options;
 
     // A lock on a folder of its own says that the container lives; it dies with this process.
     let folder = Folder::create(&engine.runroot, &id)?;
@@ -65,6 +67,7 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
 
     group.remove()?;
     drop(folder);
+    drop(keep);
     Ok(ended.code())
 }
 
@@ -72,16 +75,21 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
 ///
 /// # Errors
 /// As [`run`] before anything happens.
-pub fn dry_run(options: &RunOptions) -> Result<String> {
+pub fn dry_run(engine: &Engine, options: &RunOptions) -> Result<String> {
     let id = new_id()?;
-    let root = root_mount(&options.rootfs)?;
+    let root::Assembled { mount: root, options, keep: _keep } = root::assemble(&engine.root, options, Writes::None)?;
+    let options = &options;
     let user = user::resolve(&duplicate(&root)?, options.user.as_deref().unwrap_or(""))?;
     let spec = spec::build(options, &user, &id, &[])?;
     let plan = Plan::from_spec(&spec)?;
     let writes = cgroup::plan(&Host::detect()?, resources(&spec)?)?;
     let limits: String =
         writes.iter().map(|write| format!("cgroup      {} = {}\n", write.file, write.value)).collect();
-    Ok(format!("root        {}\n{plan}{limits}", options.rootfs.display()))
+    let source = match &options.source {
+        Source::Folder(path) => format!("the folder {}", path.display()),
+        Source::Image(name) => format!("an overlay of the image {name}"),
+    };
+    Ok(format!("root        {source}\n{plan}{limits}"))
 }
 
 fn resources(spec: &oci_spec::runtime::Spec) -> Result<&oci_spec::runtime::LinuxResources> {
@@ -95,21 +103,6 @@ fn new_id() -> Result<String> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| Error::host("make an id", error))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn root_mount(path: &Path) -> Result<std::os::fd::OwnedFd> {
-    let doing = || format!("use {} as the root file system", path.display());
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| Error::host(doing(), error))?;
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::host(doing(), "no such directory"));
-        }
-        Ok(metadata) if !metadata.is_dir() => return Err(Error::host(doing(), "it is not a directory")),
-        Err(error) => return Err(Error::host(doing(), error)),
-        Ok(_) => {}
-    }
-    // Recursive, as runc's: what the user mounted below the folder is part of the file system that was asked for.
-    mount::clone_tree(&name, true).map_err(|error| Error::host(doing(), error))
 }
 
 fn duplicate(root: &std::os::fd::OwnedFd) -> Result<Root> {

@@ -15,7 +15,7 @@ use oci_spec::runtime::{
 };
 
 use crate::error::{Error, Result};
-use crate::options::{Network, PIDS_LIMIT, RunOptions, Seccomp};
+use crate::options::{Network, PIDS_LIMIT, RunOptions, Seccomp, Source};
 use crate::profile;
 use crate::user::User;
 
@@ -92,11 +92,19 @@ fn spec(
     SpecBuilder::default()
         .version("1.3.0")
         .hostname(hostname)
-        .root(RootBuilder::default().path(&options.rootfs).readonly(options.read_only).build()?)
+        .root(RootBuilder::default().path(root_path(&options.source)).readonly(options.read_only).build()?)
         .process(process)
         .mounts(mounts(options, etc)?)
         .linux(linux.build()?)
         .build()
+}
+
+/// The folder's path; an image's overlay has none, it exists by its descriptor alone.
+fn root_path(source: &Source) -> PathBuf {
+    match source {
+        Source::Folder(path) => path.clone(),
+        Source::Image(_) => PathBuf::from("rootfs"),
+    }
 }
 
 fn default_capabilities() -> u64 {
@@ -217,7 +225,7 @@ mod tests {
     use super::*;
 
     fn options() -> RunOptions {
-        RunOptions { rootfs: "/r".into(), command: vec!["true".into()], ..RunOptions::default() }
+        RunOptions { source: Source::Folder("/r".into()), command: vec!["true".into()], ..RunOptions::default() }
     }
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use hull_build::BuildOptions;
 use hull_engine::RunOptions;
-use hull_engine::options::{self, Bind, Network, Seccomp, Tmpfs, Ulimit};
+use hull_engine::options::{self, Bind, Network, Seccomp, Source, Tmpfs, Ulimit};
+use hull_image::Reference;
 
 use crate::explain::Explain;
 use crate::report::Report;
@@ -13,17 +15,50 @@ use crate::report::Report;
 #[derive(Parser)]
 #[command(name = "hull", disable_help_subcommand = true, disable_version_flag = true)]
 pub struct Cli {
-    /// Folder of what a reboot ends.
+    /// Folder of the images
+    #[arg(long, global = true, value_name = "DIR", env = "HULL_ROOT", default_value = "/var/lib/hull")]
+    pub root: PathBuf,
+    /// Folder of what a reboot ends
     #[arg(long, global = true, value_name = "DIR", env = "HULL_RUNROOT", default_value = "/run/hull")]
     pub runroot: PathBuf,
     #[command(subcommand)]
     pub command: Command,
 }
 
+const RUN_USAGE: &str = "hull run [OPTIONS] IMAGE [COMMAND]...\n       \
+    hull run [OPTIONS] --rootfs DIR [--] COMMAND...\n       \
+    hull run [OPTIONS] -f DOCKERFILE [-C DIR] [--] [COMMAND]...";
+
 #[derive(Subcommand)]
 pub enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// List images
+    Images {
+        /// Only ids
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Make an image of a root file system's archive
+    Import {
+        /// The tar archive, plain, gzip or zstd; - is standard input
+        file: PathBuf,
+        /// The image's name
+        name: String,
+    },
+    /// Tell about this hull and this machine
+    Info,
+    /// Remove images
+    Rmi {
+        /// Also an id that has several names
+        #[arg(short, long)]
+        force: bool,
+        /// Names or ids
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
     /// Run a command in a new container
-    #[command(alias = "run-rootfs", disable_help_flag = true)]
+    #[command(alias = "run-rootfs", disable_help_flag = true, override_usage = RUN_USAGE)]
     Run(Box<RunArgs>),
     /// Look after this machine
     System {
@@ -44,6 +79,90 @@ pub enum SystemCommand {
     },
 }
 
+/// The flags of `hull build`.
+#[derive(Args)]
+pub struct BuildArgs {
+    /// The Dockerfile, relative to the current folder; DIR/Dockerfile if not given
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Name the image
+    #[arg(short, long, value_name = "NAME")]
+    tag: Vec<String>,
+    /// Also write the image's file system to a folder
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Folder that COPY takes from; the current one if not given
+    #[arg(short = 'C', long, value_name = "DIR", conflicts_with = "folder")]
+    context: Option<PathBuf>,
+    /// Value of an ARG, or the caller's variable of that name
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Stage to build; the last one if not given
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Label of the image
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// Make every step anew
+    #[arg(long)]
+    no_cache: bool,
+    /// Tell nothing but the image's id
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Tell each stage and system call, as text, json or html, to standard error or a file
+    #[arg(long, value_name = "FORMAT[:FILE]", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub explain: Option<Explain>,
+    /// Print the plan and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// As --context
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+impl BuildArgs {
+    /// The options that the builder takes.
+    ///
+    /// # Errors
+    /// A value that means nothing.
+    pub fn options(&self) -> Result<BuildOptions, Report> {
+        let mut build_args = Vec::new();
+        for given in &self.build_arg {
+            match (given.split_once('='), std::env::var(given)) {
+                (Some((name, value)), _) => build_args.push((name.to_owned(), value.to_owned())),
+                (None, Ok(value)) => build_args.push((given.clone(), value)),
+                (None, Err(_)) => {}
+            }
+        }
+        let labels = self.label.iter().map(|label| {
+            let (name, value) = label.split_once('=').unwrap_or((label, ""));
+            (name.to_owned(), value.to_owned())
+        });
+        let tag = |name: &String| {
+            let wrong = |error| Report::usage(format!("--tag {name:?}: {error}"), None);
+            name.parse::<Reference>().map_err(wrong)
+        };
+        Ok(BuildOptions {
+            dockerfile: self.file.clone(),
+            context: self.context.clone().or_else(|| self.folder.clone()).unwrap_or_else(|| ".".into()),
+            tags: self.tag.iter().map(tag).collect::<Result<_, _>>()?,
+            output: self.output.clone(),
+            build_args,
+            target: self.target.clone(),
+            labels: labels.collect(),
+            no_cache: self.no_cache,
+        })
+    }
+}
+
+/// What `hull run` is to run in.
+pub enum Wanted {
+    /// A folder or an image of the store.
+    Source(Source),
+    /// An image that is to be built first.
+    Build(Box<BuildOptions>),
+}
+
 /// The flags of `hull run`; the meaning of their values is in `hull_engine::options`.
 #[derive(Args)]
 pub struct RunArgs {
@@ -51,8 +170,17 @@ pub struct RunArgs {
     #[arg(long, action = clap::ArgAction::HelpLong)]
     help: Option<bool>,
     /// Folder that is the root file system
-    #[arg(long, value_name = "DIR")]
-    rootfs: PathBuf,
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "context"])]
+    rootfs: Option<PathBuf>,
+    /// Build this Dockerfile and run the image
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Folder that the Dockerfile's COPY takes from; the current one if not given
+    #[arg(short = 'C', long, value_name = "DIR")]
+    context: Option<PathBuf>,
+    /// Program that gets the command as its arguments, in place of the image's
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
     /// Keep standard input open
     #[arg(short, long)]
     interactive: bool,
@@ -116,27 +244,48 @@ pub struct RunArgs {
     /// none (the default) or host
     #[arg(long, alias = "net", value_name = "NETWORK")]
     network: Option<String>,
-    /// Tell each stage and system call, as text or json, to standard error or a file
+    /// Tell each stage and system call, as text, json or html, to standard error or a file
     #[arg(long, value_name = "FORMAT[:FILE]", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub explain: Option<Explain>,
     /// Print the plan and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Command and its arguments
+    /// Image, unless --rootfs or --file says what to run in; then the command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
 impl RunArgs {
+    /// What to run in; takes the image's name off the command.
+    ///
+    /// # Errors
+    /// Nothing says so.
+    pub fn wanted(&mut self) -> Result<Wanted, Report> {
+        if let Some(folder) = self.rootfs.take() {
+            return Ok(Wanted::Source(Source::Folder(folder)));
+        }
+        if self.file.is_some() || self.context.is_some() {
+            let context = self.context.take().unwrap_or_else(|| ".".into());
+            let options = BuildOptions { dockerfile: self.file.take(), context, ..BuildOptions::default() };
+            return Ok(Wanted::Build(Box::new(options)));
+        }
+        if self.command.is_empty() {
+            let hint = "hull run IMAGE, hull run --rootfs DIR -- COMMAND, or hull run -f Dockerfile";
+            return Err(Report::usage("nothing was given to run", Some(hint)));
+        }
+        Ok(Wanted::Source(Source::Image(self.command.remove(0))))
+    }
+
     /// The options that the engine takes.
     ///
     /// # Errors
     /// A value that means nothing or is not supported yet.
-    pub fn options(self) -> Result<RunOptions, Report> {
+    pub fn options(self, source: Source) -> Result<RunOptions, Report> {
         let capabilities = options::capabilities(&self.cap_add, &self.cap_drop)?;
         let mut all = RunOptions {
             env: environment(&self.env, &self.env_file)?,
-            rootfs: self.rootfs,
+            source,
+            entrypoint: self.entrypoint,
             command: self.command,
             interactive: self.interactive,
             tty: self.tty,
@@ -160,9 +309,6 @@ impl RunArgs {
         all.memory_swap = self.memory_swap.as_deref().map(|text| swap(text, all.memory)).transpose()?;
         for option in &self.security_opt {
             security(&mut all, option)?;
-        }
-        if all.command.is_empty() {
-            return Err(Report::usage("no command was given", Some("hull run --rootfs DIR -- COMMAND")));
         }
         if all.workdir.as_ref().is_some_and(|folder| !folder.is_absolute()) {
             return Err(Report::usage("--workdir: the folder is absolute", None));

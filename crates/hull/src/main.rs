@@ -6,14 +6,21 @@
 
 mod args;
 mod explain;
+mod images;
 mod report;
+mod table;
 
 use std::path::Path;
 
 use clap::Parser;
+use hull_build::progress::{Plain, Progress, Quiet};
+use hull_build::{BuildOptions, StoreWorker};
+use hull_engine::options::Source;
 use hull_engine::{Engine, check};
+use hull_image::{CheckOptions, Store};
 
-use args::{Cli, Command, RunArgs, SystemCommand};
+use args::{BuildArgs, Cli, Command, RunArgs, SystemCommand, Wanted};
+use explain::Explain;
 use report::Report;
 
 fn main() {
@@ -29,18 +36,28 @@ fn main() {
 }
 
 fn hull(cli: Cli) -> Result<i32, Report> {
-    let engine = Engine { runroot: cli.runroot };
+    let engine = Engine { root: cli.root, runroot: cli.runroot };
     match cli.command {
         Command::Version => {
             println!("hull {}", env!("CARGO_PKG_VERSION"));
             Ok(0)
         }
         Command::Run(args) => run(&engine, *args),
+        Command::Build(args) => build(&engine, &args),
+        Command::Images { quiet } => images::list(&store(&engine)?, quiet),
+        Command::Import { file, name } => images::import(&store(&engine)?, &file, &name),
+        Command::Rmi { force, images } => images::remove(&store(&engine)?, &images, force),
+        Command::Info => images::info(&engine, &store(&engine)?),
         Command::System { command: SystemCommand::Check { repair } } => {
             root_only()?;
             system_check(&engine, repair)
         }
     }
+}
+
+fn store(engine: &Engine) -> Result<Store, Report> {
+    root_only()?;
+    Ok(Store::open(&engine.root)?)
 }
 
 fn root_only() -> Result<(), Report> {
@@ -50,22 +67,59 @@ fn root_only() -> Result<(), Report> {
     Err(Report::usage("hull needs root: running without it is not supported yet", Some("sudo hull …")))
 }
 
-fn run(engine: &Engine, args: RunArgs) -> Result<i32, Report> {
-    let explain = args.explain.clone();
-    let dry_run = args.dry_run;
+fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
+    let (explain, dry_run) = (args.explain.take(), args.dry_run);
+    let wanted = args.wanted()?;
+    let mut options = args.options(Source::default())?;
+    root_only()?;
+    explained(explain.as_ref(), || {
+        options.source = match wanted {
+            Wanted::Source(source) => source,
+            Wanted::Build(_) if dry_run => {
+                return Err(Report::usage("--dry-run needs an image that exists", Some("hull build --dry-run")));
+            }
+            Wanted::Build(build) => Source::Image(perform(engine, &build, false)?),
+        };
+        if dry_run {
+            print!("{}", hull_engine::run::dry_run(engine, &options)?);
+            return Ok(0);
+        }
+        Ok(hull_engine::run(engine, &options)?)
+    })
+}
+
+fn build(engine: &Engine, args: &BuildArgs) -> Result<i32, Report> {
     let options = args.options()?;
     root_only()?;
-    if dry_run {
-        print!("{}", hull_engine::run::dry_run(&options)?);
-        return Ok(0);
-    }
-    let Some(explain) = explain else { return Ok(hull_engine::run(engine, &options)?) };
+    explained(args.explain.as_ref(), || {
+        if args.dry_run {
+            let store = Store::open(&engine.root)?;
+            print!("{}", hull_build::plan(&mut StoreWorker::new(&store, &engine.runroot)?, &options)?);
+            return Ok(0);
+        }
+        println!("{}", perform(engine, &options, args.quiet)?);
+        Ok(0)
+    })
+}
+
+/// Builds; gives the image's id.
+fn perform(engine: &Engine, options: &BuildOptions, quiet: bool) -> Result<String, Report> {
+    let store = Store::open(&engine.root)?;
+    let mut worker = StoreWorker::new(&store, &engine.runroot)?;
+    let mut plain = Plain::new(std::io::stderr());
+    let progress: &mut dyn Progress = if quiet { &mut Quiet } else { &mut plain };
+    Ok(hull_build::build(&mut worker, options, progress)?.image)
+}
+
+/// Does `what`, and tells how if that was asked for.
+fn explained(explain: Option<&Explain>, what: impl FnOnce() -> Result<i32, Report>) -> Result<i32, Report> {
+    let Some(explain) = explain else { return what() };
     hull_sys::trace::enable()
         .map_err(|error| Report::usage(format!("cannot make room for --explain: {error}"), None))?;
-    let result = hull_engine::run(engine, &options);
+    let result = what();
     // What was done until a failure is what a reader needs most then.
     explain.write()?;
-    Ok(result?)
+    result
 }
 
 fn system_check(engine: &Engine, repair: bool) -> Result<i32, Report> {
@@ -78,5 +132,10 @@ fn system_check(engine: &Engine, repair: bool) -> Result<i32, Report> {
             println!("{finding}");
         }
     }
-    Ok(i32::from(!findings.is_empty() && !repair))
+    let store = Store::open(&engine.root)?;
+    let keep = hull_build::store::cached_layers(&store)?;
+    let of_store = store.check(&CheckOptions { repair, verify: false, keep: Some(&keep) })?;
+    of_store.iter().for_each(|finding| println!("{finding}"));
+    let left = of_store.iter().any(|finding| !finding.repaired);
+    Ok(i32::from(left || (!findings.is_empty() && !repair)))
 }

@@ -14,6 +14,11 @@ impl Report {
         Self { message: message.into(), hint: hint.map(str::to_owned), code: 125 }
     }
 
+    /// The machine refused to do `doing`.
+    pub fn host(doing: impl std::fmt::Display, cause: impl std::fmt::Display) -> Self {
+        Self { message: format!("cannot {doing}: {cause}"), hint: None, code: 1 }
+    }
+
     /// Writes it to standard error; gives the exit status.
     pub fn tell(&self) -> i32 {
         eprintln!("hull: {}", self.message.trim_end());
@@ -21,6 +26,20 @@ impl Report {
             eprintln!("hint: {hint}");
         }
         self.code
+    }
+}
+
+impl From<hull_image::Error> for Report {
+    fn from(error: hull_image::Error) -> Self {
+        let told = Self::from(hull_engine::Error::from(error));
+        // Docker's: 125 is for `run` alone.
+        Self { code: 1, ..told }
+    }
+}
+
+impl From<hull_build::Error> for Report {
+    fn from(error: hull_build::Error) -> Self {
+        Self { message: error.to_string(), hint: error.hint().map(str::to_owned), code: error.exit_code() }
     }
 }
 

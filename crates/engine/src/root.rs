@@ -1,0 +1,83 @@
+//! A container's root file system: a folder of the host, or an image's layers with a writable one above them.
+//!
+//! Either is a detached mount. What keeps it alive (locks on the layers, the writable layer's folder) goes when the
+//! container has ended.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use hull_image::{Layer, Staging, Store};
+use hull_sys::mount;
+
+use crate::error::{Error, Result};
+use crate::image;
+use crate::options::{RunOptions, Source};
+
+/// Whether an image's root is to be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// Into a layer of its own.
+    Kept,
+    /// Not at all: somebody only looks.
+    None,
+}
+
+/// What a root is made of; to be dropped after the container's end.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    _layers: Vec<Layer>,
+    _upper: Option<Staging>,
+}
+
+/// A root, and the options with what its image says.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    /// The detached mount.
+    pub mount: OwnedFd,
+    /// The user's options over the image's.
+    pub options: RunOptions,
+    /// What it stands on.
+    pub keep: Keep,
+}
+
+/// Assembles the root that `options` name; `store` is asked only for an image.
+pub(crate) fn assemble(store: &Path, options: &RunOptions, writes: Writes) -> Result<Assembled> {
+    match &options.source {
+        Source::Folder(path) => {
+            let mount = folder(path)?;
+            let keep = Keep { _layers: Vec::new(), _upper: None };
+            Ok(Assembled { mount, options: image::plain(options)?, keep })
+        }
+        Source::Image(name) => of_image(&Store::open(store)?, name, options, writes),
+    }
+}
+
+fn of_image(store: &Store, name: &str, options: &RunOptions, writes: Writes) -> Result<Assembled> {
+    let found = store.find(name)?.ok_or_else(|| hull_image::Error::NotFound { name: name.to_owned() })?;
+    let options = image::configure(options, &found.config)?;
+    let layers = store.layers(&found)?;
+    let upper = match writes {
+        Writes::Kept => Some(store.staging()?),
+        Writes::None => None,
+    };
+    // What is written there ends with the container, so no sync is worth its time.
+    let mount = hull_image::overlay(&layers, upper.as_ref().map(Staging::as_upper), true)?;
+    Ok(Assembled { mount, options, keep: Keep { _layers: layers, _upper: upper } })
+}
+
+fn folder(path: &Path) -> Result<OwnedFd> {
+    let doing = || format!("use {} as the root file system", path.display());
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| Error::host(doing(), error))?;
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::host(doing(), "no such directory"));
+        }
+        Ok(metadata) if !metadata.is_dir() => return Err(Error::host(doing(), "it is not a directory")),
+        Err(error) => return Err(Error::host(doing(), error)),
+        Ok(_) => {}
+    }
+    // Recursive, as runc's: what the user mounted below the folder is part of the file system that was asked for.
+    mount::clone_tree(&name, true).map_err(|error| Error::host(doing(), error))
+}

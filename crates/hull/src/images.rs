@@ -1,0 +1,89 @@
+//! The store's commands: `images`, `import`, `rmi` and `info`.
+
+use std::fs::File;
+use std::io::{Read, Write, stdin};
+use std::path::Path;
+
+use hull_engine::Engine;
+use hull_image::{Image, ImportOptions, Reference, Store};
+
+use crate::report::Report;
+use crate::table;
+
+/// `hull images`: a row for each name, newest first; `quiet` gives short ids, each once.
+pub fn list(store: &Store, quiet: bool) -> Result<i32, Report> {
+    let mut images = store.images()?;
+    images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+    let told = match quiet {
+        true => images.iter().map(|image| format!("{}\n", image.id.short())).collect(),
+        false => {
+            let rows: Vec<[String; 5]> = images.iter().flat_map(rows).collect();
+            table::render(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)
+        }
+    };
+    say(&told)
+}
+
+fn rows(image: &Image) -> Vec<[String; 5]> {
+    let none = || "<none>".to_owned();
+    let row = |repository: String, tag: String| {
+        let id = image.id.short().to_owned();
+        [repository, tag, id, created(image), table::size(image.size)]
+    };
+    if image.names.is_empty() {
+        return vec![row(none(), none())];
+    }
+    let name = |name: &Reference| row(name.familiar_name(), name.tag().map_or_else(none, str::to_owned));
+    image.names.iter().map(name).collect()
+}
+
+fn created(image: &Image) -> String {
+    let when = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    when.map_or_else(|| "N/A".to_owned(), |when| table::ago(jiff::Timestamp::now().as_second() - when.as_second()))
+}
+
+/// `hull import`: the image's id on standard output.
+pub fn import(store: &Store, file: &Path, name: &str) -> Result<i32, Report> {
+    let name: Reference = name.parse()?;
+    let tar: Box<dyn Read> = match file.to_str() {
+        Some("-") => Box::new(stdin().lock()),
+        _ => Box::new(File::open(file).map_err(|error| Report::host(format!("read {}", file.display()), error))?),
+    };
+    let image = store.import(tar, &name, ImportOptions::default())?;
+    say(&format!("{}\n", image.id))
+}
+
+/// `hull rmi`: every image is tried; the first failure is told at the end.
+pub fn remove(store: &Store, images: &[String], force: bool) -> Result<i32, Report> {
+    let keep = hull_build::store::cached_layers(store)?;
+    let mut failure = None;
+    for name in images {
+        match store.remove(name, force, &keep) {
+            Ok(removed) => {
+                let untagged = removed.untagged.iter().map(|name| format!("Untagged: {}\n", name.familiar()));
+                let deleted = removed.deleted.iter().map(|id| format!("Deleted: {id}\n"));
+                say(&untagged.chain(deleted).collect::<String>())?;
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    failure.map_or(Ok(0), |error| Err(error.into()))
+}
+
+/// `hull info`.
+pub fn info(engine: &Engine, store: &Store) -> Result<i32, Report> {
+    let system = rustix::system::uname();
+    let mut told = format!("Version: {}\n", env!("CARGO_PKG_VERSION"));
+    told += &format!("Images: {}\n", store.images()?.len());
+    told += &format!("Root: {}\nRunroot: {}\n", engine.root.display(), engine.runroot.display());
+    told += &format!("Kernel: {}\n", system.release().to_string_lossy());
+    told += &format!("Architecture: {}\n", system.machine().to_string_lossy());
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    told += &format!("Cgroup version: {}\n", if unified { 2 } else { 1 });
+    say(&told)
+}
+
+fn say(text: &str) -> Result<i32, Report> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Report::host("write to standard output", error))?;
+    Ok(0)
+}
