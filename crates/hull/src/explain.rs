@@ -1,10 +1,13 @@
 //! `--explain`: the log of `hull_sys::trace` as something to read.
 
+mod html;
 mod json;
 mod text;
 
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use hull_sys::trace::{Event, Role};
 
 use crate::report::Report;
 
@@ -19,6 +22,7 @@ pub struct Explain {
 enum Format {
     Text,
     Json,
+    Html,
 }
 
 impl FromStr for Explain {
@@ -29,7 +33,8 @@ impl FromStr for Explain {
         let format = match format {
             "text" | "" => Format::Text,
             "json" => Format::Json,
-            other => return Err(format!("{other:?} is not a format that is supported; text and json are")),
+            "html" => Format::Html,
+            other => return Err(format!("{other:?} is not a format that is supported; text, json and html are")),
         };
         if file == Some("") {
             return Err("a file's name is missing behind the colon".to_owned());
@@ -48,6 +53,7 @@ impl Explain {
         let told = match self.format {
             Format::Text => text::render(&events),
             Format::Json => json::render(&events),
+            Format::Html => html::render(&events),
         };
         match &self.file {
             None => eprint!("{told}"),
@@ -58,5 +64,22 @@ impl Explain {
             0 => Ok(()),
             count => Err(Report::usage(format!("the explanation lacks {count} events: there was no room"), None)),
         }
+    }
+}
+
+/// Who made a call, as people read it.
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Parent => "parent",
+        Role::Child => "container",
+    }
+}
+
+/// What the kernel answered, as strace shows it.
+fn result(event: &Event) -> String {
+    match event.result {
+        None => "?".to_owned(),
+        Some(Ok(number)) => number.to_string(),
+        Some(Err(errno)) => format!("-1 {}", hull_sys::ErrnoText(errno)),
     }
 }

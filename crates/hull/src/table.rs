@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_controls_visible() {
         let rows = [["a\u{1b}[31m".to_owned(), "1".to_owned()], ["b".to_owned(), "2".to_owned()]];
-        assert_eq!(render(["NAME", "N"], &rows), "NAME         N\na\\u{1b}[31m   1\nb            2\n");
+        assert_eq!(render(["NAME", "N"], &rows), "NAME          N\na\\u{1b}[31m   1\nb             2\n");
     }
 
     #[test]

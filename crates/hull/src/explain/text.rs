@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use hull_sys::trace::{Event, Kind, Role};
+use hull_sys::trace::{Event, Kind};
+
+use super::{result, role};
 
 pub(super) fn render(events: &[Event]) -> String {
     let mut told = String::new();
@@ -26,19 +28,4 @@ pub(super) fn render(events: &[Event]) -> String {
         };
     }
     told
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Parent => "parent",
-        Role::Child => "container",
-    }
-}
-
-fn result(event: &Event) -> String {
-    match event.result {
-        None => "?".to_owned(),
-        Some(Ok(number)) => number.to_string(),
-        Some(Err(errno)) => format!("-1 {}", hull_sys::ErrnoText(errno)),
-    }
 }
