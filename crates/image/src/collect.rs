@@ -210,7 +210,7 @@ impl Store {
 
     /// Removes a link or an unpacked layer; false if a process holds it. First it goes to `staging/`, so that a removal
     /// that is cut short never leaves half a layer.
-    fn remove_layer(&self, layers: BorrowedFd<'_>, name: &CStr) -> Result<bool> {
+    pub(crate) fn remove_layer(&self, layers: BorrowedFd<'_>, name: &CStr) -> Result<bool> {
         let shown = || format!("the layer {}", name.to_string_lossy());
         let Ok(stat) = tree::lstat(layers, name) else { return Ok(false) };
         if tree::file_type(&stat) != FileType::Directory {

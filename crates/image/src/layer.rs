@@ -94,8 +94,7 @@ pub(crate) struct Meta {
     /// The archive in the blob store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blob: Option<Descriptor>,
-    /// A build's layer is not synced to disk before an image is committed with it. Until then it is only trusted during
-    /// the boot that made it.
+    /// The boot that made the tree. Trees are not synced to disk and are only trusted during that boot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
     /// The layer below, for the reader of a store.

@@ -342,14 +342,20 @@ impl Store {
 
     /// The layer of a chain id: a folder of that name, or where a link of that name leads.
     pub(crate) fn by_chain(&self, layers: BorrowedFd<'_>, chain: &Digest) -> Result<Option<Layer>> {
-        match rustix::fs::readlinkat(layers, chain.hex(), Vec::new()) {
+        let layer = match rustix::fs::readlinkat(layers, chain.hex(), Vec::new()) {
             Ok(target) => match target.to_str() {
-                Ok(id) if !id.contains('/') && !id.starts_with('.') => Layer::open(&self.root, layers, id),
-                _ => Ok(None),
+                Ok(id) if !id.contains('/') && !id.starts_with('.') => Layer::open(&self.root, layers, id)?,
+                _ => None,
             },
-            Err(Errno::INVAL) => Layer::open(&self.root, layers, chain.hex()),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error).cannot("find", format!("the layer {chain}")),
+            Err(Errno::INVAL) => Layer::open(&self.root, layers, chain.hex())?,
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error).cannot("find", format!("the layer {chain}")),
+        };
+        match layer {
+            // An unpacked tree is not synced to disk, since that costs more than unpacking it. After a reboot it is made
+            // again from its blob, whose digest is verified.
+            Some(layer) if layer.meta()?.is_lost()? => Ok(None),
+            layer => Ok(layer),
         }
     }
 
@@ -377,9 +383,13 @@ impl Store {
                 return Err(Error::Mismatch { digest: digest.to_string(), why });
             }
         }
-        let meta = Meta { diff_id: Some(diff_id.to_string()), blob: Some(blob.clone()), ..Meta::default() };
+        let meta = Meta {
+            diff_id: Some(diff_id.to_string()),
+            blob: Some(blob.clone()),
+            boot: Some(boot_id()?),
+            parent: below.last().map(|layer| layer.id().to_owned()),
+        };
         meta.write(staging.folder()?)?;
-        rustix::fs::syncfs(&self.dir).cannot("sync", self.root.display())?;
         let _lock = self.lock()?;
         self.publish_layer(layers, staging, chain)
     }
@@ -390,10 +400,8 @@ impl Store {
             return Ok(layer);
         }
         let name = CString::new(chain.hex()).unwrap_or_default();
-        // A link whose layer is gone.
-        if tree::lstat(layers, &name).is_ok_and(|stat| tree::file_type(&stat) == rustix::fs::FileType::Symlink) {
-            tree::remove(layers, &name).cannot("replace", format!("the layer {chain}"))?;
-        }
+        // A link whose layer is gone, or a tree of an earlier boot.
+        self.remove_layer(layers, &name)?;
         match staging.become_layer(layers, chain.hex())? {
             Some(folder) => Ok(Layer::held(&self.root, chain.hex(), folder)),
             None => Err(Error::document(format!("layer {chain}"), "it is being removed by another process")),
@@ -409,8 +417,8 @@ impl Store {
 
     /// Makes a step's upper folder a layer, by a rename: no archive, no hash. The overlay that wrote it must be gone.
     ///
-    /// The layer is not synced to disk before an image is committed with it; after a crash of the machine
-    /// [`Store::layer`] does not give it any more.
+    /// The layer is not synced to disk: after a reboot [`Store::layer`] does not give it any more, and an image that was
+    /// committed with it unpacks its blob.
     pub fn adopt(&self, parent: Option<&Layer>, staging: Staging) -> Result<Layer> {
         let parent = parent.map(|layer| layer.id().to_owned());
         let meta = Meta { boot: Some(boot_id()?), parent, ..Meta::default() };

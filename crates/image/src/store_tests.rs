@@ -266,3 +266,17 @@ fn only_the_owner_may_enter_the_store() {
     drop(Store::open(temp.path()).expect("a store"));
     assert_eq!(std::fs::metadata(temp.path()).expect("a status").permissions().mode() & 0o7777, 0o700);
 }
+
+#[test]
+fn a_tree_of_an_earlier_boot_is_made_again_from_its_blob() {
+    let (_temp, store) = store();
+    let image = import(&store, "hello", &base());
+    let layer = store.layers(&image).expect("layers").remove(0);
+    let meta = Meta { boot: Some("another".to_owned()), ..layer.meta().expect("its metadata") };
+    layer.set_meta(&meta).expect("written");
+    std::fs::write(layer.diff().join("etc/motd"), "").expect("a file that lost its content");
+    drop(layer);
+    let layers = store.layers(&image).expect("layers");
+    assert_eq!(std::fs::read_to_string(layers[0].diff().join("etc/motd")).expect("motd"), "hello\n");
+    assert!(!layers[0].meta().expect("its metadata").is_lost().expect("a boot"));
+}
