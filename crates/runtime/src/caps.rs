@@ -98,6 +98,15 @@ pub fn names(mask: u64) -> impl Iterator<Item = &'static str> {
     NAMES.iter().enumerate().filter(move |(number, _)| mask >> number & 1 == 1).map(|(_, name)| *name)
 }
 
+/// A mask as one line, such as `CHOWN,KILL`; `all` and `none` at the ends.
+pub fn text(mask: u64) -> String {
+    match mask {
+        0 => "none".to_owned(),
+        ALL => "all".to_owned(),
+        mask => names(mask).collect::<Vec<_>>().join(","),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +121,11 @@ mod tests {
         assert_eq!(number("cap_sys_admin"), Some(21));
         assert_eq!(number("CAP_BPF"), Some(39));
         assert_eq!(number("NONSENSE"), None);
+    }
+
+    #[test]
+    fn a_mask_reads_as_names_in_the_order_of_their_numbers() {
+        assert_eq!(text(1 << 5 | 1), "CHOWN,KILL");
+        assert_eq!((text(0).as_str(), text(ALL).as_str()), ("none", "all"));
     }
 }

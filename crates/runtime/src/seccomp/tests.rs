@@ -1,4 +1,7 @@
 use super::*;
+
+mod oracle;
+
 use proptest::prelude::*;
 
 /// What the kernel would do: an interpreter of the instructions that `bpf` emits.
@@ -74,7 +77,7 @@ fn what_is_not_supported_is_an_error_that_names_it() {
     assert!(error.to_string().contains("SCMP_ACT_NOTIFY"), "{error}");
 }
 
-fn number(abi: Abi, name: &str) -> Option<u32> {
+fn number_of(abi: Abi, name: &str) -> Option<u32> {
     abi.number(Finder::default().find(name)?)
 }
 
@@ -192,7 +195,7 @@ fn naive(profile: &LinuxSeccomp, abi: Abi, number: u32, args: [u64; 6]) -> u32 {
     for syscall in profile.syscalls().iter().flatten() {
         let what = action(syscall.action(), syscall.errno_ret()).unwrap();
         for name in syscall.names() {
-            let Some(known) = super::tests::number(abi, name) else { continue };
+            let Some(known) = number_of(abi, name) else { continue };
             newest = newest.max(Some(known));
             if known != number || what == default {
                 continue;
@@ -289,7 +292,7 @@ proptest! {
             ] {
                 let bit = if abi == Abi::X32 { table::X32_BIT } else { 0 };
                 // Half of the calls are ones that the profile may name.
-                let number = if at % 2 == 0 { super::tests::number(abi, named[at % 7]).unwrap() } else { bit | number };
+                let number = if at % 2 == 0 { number_of(abi, named[at % 7]).unwrap() } else { bit | number };
                 let args = [args[0], args[1], args[2], 0, 0, 0];
                 prop_assert_eq!(run(&program, audit, number, args), naive(&profile, abi, number, args));
             }
@@ -331,7 +334,7 @@ proptest! {
             "defaultAction": "SCMP_ACT_ERRNO",
             "syscalls": [{"names": names.clone(), "action": "SCMP_ACT_ALLOW"}]
         }))).unwrap();
-        let newest = names.iter().filter_map(|name| number(Abi::X86_64, name)).max();
+        let newest = names.iter().filter_map(|name| number_of(Abi::X86_64, name)).max();
         for number in 0..460 {
             let known = syscalls::x86_64::Sysno::new(number as usize);
             let expected = match known {
