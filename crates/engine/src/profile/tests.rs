@@ -107,7 +107,7 @@ fn the_masked_paths_are_mobys_and_one_per_processor() {
     assert_eq!(names, ["cpu0", "cpu11"]);
 }
 
-/// It is on the way of every start: about 50 microseconds when optimised, and far below a millisecond at worst.
+/// It is on the way of every start: about 90 microseconds when optimised, and far below a millisecond at worst.
 #[test]
 fn the_default_profile_is_made_and_compiled_quickly_and_stays_small() {
     let default = CAPABILITIES.iter().filter_map(|name| caps::number(name)).fold(0, |all, n| all | 1 << n);
