@@ -6,8 +6,14 @@ PREFIX ?= /usr/local
 CARGO ?= cargo
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hull
 PACKAGES := busybox-static strace
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
+# The image that the demo is built on: Debian's own packages, made once; BASE=name takes another one from the store.
+OURS := hull-demo-base
+BASE ?= $(OURS)
+HULL := bin/hull
+CONTAINED := --rm --hostname container --tmpfs /mytemp --pids-limit 20
 
-.PHONY: help build install test lint bench deps bench-deps
+.PHONY: help build run bash install test lint bench deps bench-deps demo-base demo-image
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,6 +23,30 @@ build: ## the static binary at bin/hull, and bin/hull-oci, a link to it
 	@mkdir -p bin
 	@install -m 755 $(BUILT) bin/hull
 	@ln -sf hull bin/hull-oci
+
+run: demo-image ## build demo/Dockerfile with hull and run it
+	$(HULL) run $(CONTAINED) hull-demo
+
+bash: demo-image ## a shell in the demo's container
+	$(HULL) run -it $(CONTAINED) hull-demo bash
+
+demo-image: demo-base
+	$(HULL) build -f demo/Dockerfile -t hull-demo --build-arg BASE=$(BASE) demo
+
+ifeq ($(BASE),$(OURS))
+# A tar that was cut short must not be taken for a base: it gets its name when it is whole.
+$(CACHE)/base.tar:
+	@command -v mmdebstrap >/dev/null || { echo "installing: mmdebstrap"; apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap; }
+	@mkdir -p $(CACHE)
+	mmdebstrap --variant=minbase --include=python3-minimal,ca-certificates bookworm $@.part.tar
+	@mv $@.part.tar $@
+
+demo-base: build $(CACHE)/base.tar
+	@$(HULL) images | grep -q '^$(OURS) ' || $(HULL) import $(CACHE)/base.tar $(OURS)
+else
+demo-base: build
+endif
 
 install: build ## bin/hull and bin/hull-oci under PREFIX (/usr/local)
 	install -D -m 755 bin/hull $(DESTDIR)$(PREFIX)/bin/hull

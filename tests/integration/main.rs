@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod build;
 mod explain;
 mod isolation;
 mod kill;
