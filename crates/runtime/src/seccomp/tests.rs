@@ -1,6 +1,5 @@
 use super::*;
 
-mod oracle;
 
 use proptest::prelude::*;
 
