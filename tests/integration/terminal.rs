@@ -107,14 +107,17 @@ fn the_terminal_is_the_containers_own_raw_outside_and_restored() {
 #[test]
 fn the_size_is_the_callers_and_follows_it() {
     let corner = Corner::new();
-    let script = "trap 'echo now-$(stty size | tr \" \" x)' WINCH; echo first-$(stty size | tr ' ' x); \
+    let script = "trap 'exit 0' INT; trap 'echo now-$(stty size | tr \" \" x)' WINCH; echo first-$(stty size | tr ' ' x); \
                   while :; do sleep 0.05; done";
     std::os::unix::fs::symlink("busybox", corner.rootfs().join("bin/tr")).unwrap();
-    let screen = Screen::open(&corner, &["sh", "-c", script]);
+    let mut screen = Screen::open(&corner, &["sh", "-c", script]);
     screen.wait_for("first-24x80");
     let size = Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&screen.keyboard, size).unwrap();
     screen.wait_for("now-50x132");
+    screen.keyboard.write_all(b"\x03").unwrap();
+    assert_eq!(screen.end().code(), Some(0));
+    corner.assert_clean();
 }
 
 #[test]

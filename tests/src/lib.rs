@@ -95,7 +95,7 @@ impl Corner {
     /// `hull` with this corner's state.
     pub fn hull(&self) -> Command {
         let mut command = Command::new(hull_bin());
-        command.env("HULL_RUNROOT", self.runroot());
+        command.env("HULL_RUNROOT", self.runroot()).env("HULL_ROOT", self.dir.path().join("store"));
         command
     }
 

@@ -208,6 +208,9 @@ pub struct RunArgs {
     /// Bind mount
     #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
     volume: Vec<String>,
+    /// Bind mount or tmpfs
+    #[arg(long, value_name = "type=bind|tmpfs,target=DIR[,...]")]
+    mount: Vec<String>,
     /// Scratch file system in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]")]
     tmpfs: Vec<String>,
@@ -244,6 +247,8 @@ pub struct RunArgs {
     /// none (the default) or host
     #[arg(long, alias = "net", value_name = "NETWORK")]
     network: Option<String>,
+    #[command(flatten)]
+    later: Later,
     /// Tell each stage and system call, as text, json or html, to standard error or a file
     #[arg(long, value_name = "FORMAT[:FILE]", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub explain: Option<Explain>,
@@ -253,6 +258,47 @@ pub struct RunArgs {
     /// Image, unless --rootfs or --file says what to run in; then the command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// Docker's flags that hull does not have yet: known, so that each is an error which says so.
+#[derive(Args)]
+struct Later {
+    #[arg(short, long, hide = true)]
+    detach: bool,
+    #[arg(short, long, hide = true, value_name = "PORTS")]
+    publish: Vec<String>,
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    dns: Vec<String>,
+    #[arg(long, hide = true)]
+    privileged: bool,
+    #[arg(long, hide = true)]
+    init: bool,
+    #[arg(long, hide = true, value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl Later {
+    /// # Errors
+    /// One of them was given.
+    fn refuse(&self) -> Result<(), Report> {
+        let network = "use --network host: the command then has the host's own ports and name servers";
+        let given = [
+            (
+                self.detach,
+                "--detach",
+                "leave it out: the container runs in the foreground; the shell's & puts it behind",
+            ),
+            (!self.publish.is_empty(), "--publish", network),
+            (!self.dns.is_empty(), "--dns", network),
+            (self.privileged, "--privileged", "--cap-add ALL --security-opt seccomp=unconfined is the nearest to it"),
+            (self.init, "--init", "run an init of the image's as the command"),
+            (self.name.is_some(), "--name", "leave it out: the container ends with this command"),
+        ];
+        match given.iter().find(|(given, ..)| *given) {
+            Some((_, flag, hint)) => Err(Report::usage(format!("{flag} is not supported yet"), Some(hint))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl RunArgs {
@@ -273,6 +319,10 @@ impl RunArgs {
             let hint = "hull run IMAGE, hull run --rootfs DIR -- COMMAND, or hull run -f Dockerfile";
             return Err(Report::usage("nothing was given to run", Some(hint)));
         }
+        // No image's name begins so: it is a flag that nobody knows, and not to be taken for a name.
+        if self.command[0].starts_with('-') {
+            return Err(Report::usage(format!("unknown flag: {}", self.command[0]), Some("hull run --help")));
+        }
         Ok(Wanted::Source(Source::Image(self.command.remove(0))))
     }
 
@@ -281,6 +331,7 @@ impl RunArgs {
     /// # Errors
     /// A value that means nothing or is not supported yet.
     pub fn options(self, source: Source) -> Result<RunOptions, Report> {
+        self.later.refuse()?;
         let capabilities = options::capabilities(&self.cap_add, &self.cap_drop)?;
         let mut all = RunOptions {
             env: environment(&self.env, &self.env_file)?,
@@ -307,6 +358,13 @@ impl RunArgs {
             network: self.network.as_deref().map(Network::parse).transpose()?.unwrap_or_default(),
         };
         all.memory_swap = self.memory_swap.as_deref().map(|text| swap(text, all.memory)).transpose()?;
+        for text in &self.mount {
+            match options::parse_mount(text)? {
+                options::AnyMount::Bind(bind) => all.binds.push(bind),
+                options::AnyMount::Tmpfs(tmpfs) => all.tmpfs.push(tmpfs),
+            }
+        }
+        options::distinct_targets(&all)?;
         for option in &self.security_opt {
             security(&mut all, option)?;
         }
@@ -341,6 +399,8 @@ fn swap(text: &str, memory: Option<i64>) -> Result<i64, Report> {
 fn security(options: &mut RunOptions, option: &str) -> Result<(), Report> {
     match option.split_once(['=', ':']).map_or((option, ""), |(key, value)| (key, value)) {
         ("seccomp", "unconfined") => options.seccomp = Seccomp::Unconfined,
+        // Without a profile of ours nothing is to be taken off.
+        ("apparmor", "unconfined") => {}
         ("no-new-privileges", "" | "true") => options.no_new_privileges = true,
         ("no-new-privileges", "false") => options.no_new_privileges = false,
         _ => return Err(Report::usage(format!("--security-opt {option:?} is not supported yet"), None)),

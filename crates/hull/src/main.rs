@@ -132,10 +132,16 @@ fn system_check(engine: &Engine, repair: bool) -> Result<i32, Report> {
             println!("{finding}");
         }
     }
+    // Opening makes a store where there is none, and a look is not to leave one.
+    let left = engine.root.exists() && store_check(engine, repair)?;
+    Ok(i32::from(left || (!findings.is_empty() && !repair)))
+}
+
+/// Whether something is left over in the store.
+fn store_check(engine: &Engine, repair: bool) -> Result<bool, Report> {
     let store = Store::open(&engine.root)?;
     let keep = hull_build::store::cached_layers(&store)?;
     let of_store = store.check(&CheckOptions { repair, verify: false, keep: Some(&keep) })?;
     of_store.iter().for_each(|finding| println!("{finding}"));
-    let left = of_store.iter().any(|finding| !finding.repaired);
-    Ok(i32::from(left || (!findings.is_empty() && !repair)))
+    Ok(of_store.iter().any(|finding| !finding.repaired))
 }

@@ -52,7 +52,7 @@ impl Line {
         call("recvmsg", &[Arg::fd(&self.0)], || {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
-            let answer = rustix::io::retry_on_intr(|| {
+            let answer = retry_on_reset(|| {
                 let mut data = [IoSliceMut::new(&mut buffer)];
                 rustix::net::recvmsg(&self.0, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)
             })?;
@@ -71,5 +71,14 @@ impl Line {
 impl AsFd for Line {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// A peer that closed with something unread in its queue makes the next read fail once with `ECONNRESET`; what it had
+/// said before is still there for the one after.
+fn retry_on_reset<T>(mut read: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    match rustix::io::retry_on_intr(&mut read) {
+        Err(rustix::io::Errno::CONNRESET) => rustix::io::retry_on_intr(read),
+        other => other,
     }
 }

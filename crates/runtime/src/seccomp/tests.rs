@@ -1,6 +1,5 @@
 use super::*;
 
-
 use proptest::prelude::*;
 
 /// What the kernel would do: an interpreter of the instructions that `bpf` emits.
