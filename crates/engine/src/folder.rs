@@ -1,13 +1,14 @@
 //! A container's folder in the runtime state: made, locked while its container lives, removed with it.
 //!
-//! The lock dies with its holder, so a folder that nobody holds is what a killed `hull` has left.
+//! The lock dies with its holder, so a folder that nobody holds is what a killed `hull` has left. It is a record lock
+//! (`fcntl(2)`, F_SETLK), which a child does not inherit: a `flock(2)` would be held on by the container's dying process.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::error::{Error, Result};
 use crate::spec::EtcFile;
@@ -28,7 +29,7 @@ impl Folder {
         builder.mode(0o700).recursive(true);
         builder.create(&path).map_err(|error| Error::host(doing(), error))?;
         let lock = File::create(path.join("lock")).map_err(|error| Error::host(doing(), error))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| Error::host(doing(), error))?;
+        fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| Error::host(doing(), error))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -81,8 +82,9 @@ pub(crate) fn abandoned(runroot: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether a living process holds the folder's lock.
 fn held(path: &Path) -> bool {
-    let Ok(lock) = File::open(path.join("lock")) else { return false };
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+    // Writable, which an exclusive record lock asks for.
+    let Ok(lock) = File::options().write(true).open(path.join("lock")) else { return false };
+    fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
 }
 
 /// The ids whose folders are held: containers that live.
