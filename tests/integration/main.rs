@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod build;
+mod containers;
 mod explain;
 mod isolation;
 mod kill;

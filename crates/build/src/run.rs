@@ -8,10 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use hull_engine::options::{Network, RunOptions};
-use hull_engine::{Folder, spec, user};
-use hull_runtime::cgroup::{self, Cgroup, Host};
-use hull_runtime::plan::Plan;
-use hull_runtime::{Created, Ended, Inputs, Stdio};
+use hull_engine::{Folder, Streams};
+use hull_runtime::{Created, Ended, Stdio};
 use hull_sys::path::Root;
 use hull_sys::{fs, process, signal, trace};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -41,10 +39,8 @@ fn host<E: std::fmt::Display>(doing: &'static str) -> impl Fn(E) -> Error {
 pub fn run(runroot: &Path, root: OwnedFd, action: &RunAction, progress: &mut dyn Progress) -> Result<i32> {
     let again = root.try_clone().map(Root::from_fd).map_err(host("open the step's root"))?;
     let missing = missing_stubs(&again)?;
-    let id = new_id()?;
+    let id = hull_engine::run::new_id().map_err(host("run the step"))?;
     let folder = Folder::create(runroot, &id).map_err(host("run the step"))?;
-    let etc = folder.write_etc("buildkitsandbox", true).map_err(host("run the step"))?;
-
     let options = RunOptions {
         command: action.argv.clone(),
         workdir: Some(action.workdir.clone().into()),
@@ -54,31 +50,76 @@ pub fn run(runroot: &Path, root: OwnedFd, action: &RunAction, progress: &mut dyn
         network: Network::Host,
         ..RunOptions::default()
     };
-    let user = user::resolve(&again, &action.user).map_err(host("run the step"))?;
-    let spec = spec::build(&options, &user, &id, &etc).map_err(host("run the step"))?;
-    let mut plan = Plan::from_spec(&spec).map_err(host("run the step"))?;
-    plan.die_with_parent = true;
-
-    let group_host = Host::detect().map_err(host("run the step"))?;
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
-    let writes = cgroup::plan(&group_host, &resources).map_err(host("run the step"))?;
-    let group = Cgroup::create(&group_host, &format!("hull-{id}"), &writes).map_err(host("run the step"))?;
-
-    let guard = Signals::block()?;
-    let (reading, writing) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(host("make a pipe"))?;
-    let null = fs::openat(fs::CWD, c"/dev/null", OFlags::RDONLY, 0).map_err(host("open /dev/null"))?;
-    let error_side = writing.try_clone().map_err(host("make a pipe"))?;
-    let inputs = Inputs { root, cgroup: &group, stdio: Stdio::Given([null, writing, error_side]) };
-    let created = hull_runtime::create(&plan, inputs).map_err(host("run the step"))?;
-    created.start().map_err(host("run the step"))?;
-    let ended = until_end(&created, &reading, &guard, progress)?;
-    drop(created);
-    group.remove().map_err(host("run the step"))?;
+    let mut output = Output::new(progress)?;
+    let ended = hull_engine::contain(&folder, root, &options, &mut output).map_err(host("run the step"))?;
+    drop(output);
     drop(folder);
     trace::stage("take away what was lent", "mount points that the image did not have are not part of the layer");
     remove_stubs(&again, &missing)?;
     Ok(ended.code())
+}
+
+/// The command's output on its way to the progress, and the signals that end a build.
+struct Output<'a> {
+    progress: &'a mut dyn Progress,
+    reading: OwnedFd,
+    given: Option<Stdio>,
+    signals: Signals,
+}
+
+impl<'a> Output<'a> {
+    fn new(progress: &'a mut dyn Progress) -> Result<Self> {
+        let signals = Signals::block()?;
+        let (reading, writing) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(host("make a pipe"))?;
+        let null = fs::openat(fs::CWD, c"/dev/null", OFlags::RDONLY, 0).map_err(host("open /dev/null"))?;
+        let error_side = writing.try_clone().map_err(host("make a pipe"))?;
+        Ok(Self { progress, reading, given: Some(Stdio::Given([null, writing, error_side])), signals })
+    }
+}
+
+impl Streams for Output<'_> {
+    fn stdio(&mut self) -> hull_engine::Result<Stdio> {
+        self.given.take().ok_or_else(|| hull_engine::Error::host("open the step's streams", "they are given already"))
+    }
+
+    fn connect(&mut self, _: &mut Created) -> hull_engine::Result<()> {
+        Ok(())
+    }
+
+    fn until_end(&mut self, created: &Created) -> hull_engine::Result<Ended> {
+        let doing = |error: Errno| hull_engine::Error::host("wait for the step", error);
+        let mut open = true;
+        loop {
+            let mut polled = vec![
+                PollFd::from_borrowed_fd(created.as_fd(), PollFlags::IN),
+                PollFd::new(&self.signals.waiting, PollFlags::IN),
+            ];
+            polled.extend(open.then(|| PollFd::new(&self.reading, PollFlags::IN)));
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                other => other.map_err(doing)?,
+            };
+            let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if ready.get(2) == Some(&true) {
+                open = pump(&self.reading, self.progress);
+            }
+            if ready[1] {
+                while let Some(number) = signal::next(self.signals.waiting.as_fd()) {
+                    if ENDING.contains(&number) {
+                        return interrupted(created, number);
+                    }
+                }
+            }
+            if ready[0] {
+                let ended = created.wait()?;
+                // What is still in the pipe. All its writers are dead: the first process of a PID namespace takes
+                // them along.
+                while pump(&self.reading, self.progress) {}
+                return Ok(ended);
+            }
+        }
+    }
 }
 
 /// All signals are read from a descriptor while a command runs; the mask before comes back on drop.
@@ -107,44 +148,13 @@ impl Drop for Signals {
     }
 }
 
-fn until_end(created: &Created, output: &OwnedFd, signals: &Signals, progress: &mut dyn Progress) -> Result<Ended> {
-    let mut open = true;
-    loop {
-        let mut polled = vec![
-            PollFd::from_borrowed_fd(created.as_fd(), PollFlags::IN),
-            PollFd::new(&signals.waiting, PollFlags::IN),
-        ];
-        polled.extend(open.then(|| PollFd::new(output, PollFlags::IN)));
-        match poll(&mut polled, None) {
-            Err(Errno::INTR) => continue,
-            other => other.map_err(host("wait for the step"))?,
-        };
-        let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
-        if ready.get(2) == Some(&true) {
-            open = pump(output, progress);
-        }
-        if ready[1] {
-            while let Some(number) = signal::next(signals.waiting.as_fd()) {
-                if ENDING.contains(&number) {
-                    return interrupted(created, number);
-                }
-            }
-        }
-        if ready[0] {
-            let ended = created.wait().map_err(host("wait for the step"))?;
-            rest(output, progress);
-            return Ok(ended);
-        }
-    }
-}
-
-fn interrupted(created: &Created, number: i32) -> Result<Ended> {
+fn interrupted(created: &Created, number: i32) -> hull_engine::Result<Ended> {
     match process::pidfd_send_signal(created.as_fd(), SIGKILL) {
-        Err(error) if error.errno() != Errno::SRCH => return Err(host("end the step")(error)),
+        Err(error) if error.errno() != Errno::SRCH => return Err(hull_engine::Error::host("end the step", error)),
         _ => {}
     }
-    created.wait().map_err(host("end the step"))?;
-    Err(Error::host("finish the build", format!("it was interrupted by signal {number}")))
+    created.wait()?;
+    Err(hull_engine::Error::host("finish the build", format!("it was interrupted by signal {number}")))
 }
 
 /// Passes on what is there; false at the end of the stream.
@@ -158,11 +168,6 @@ fn pump(output: &OwnedFd, progress: &mut dyn Progress) -> bool {
         }
         Err(errno) => matches!(errno, Errno::INTR | Errno::AGAIN),
     }
-}
-
-/// What is still in the pipe. All its writers are dead: the first process of a PID namespace takes them along.
-fn rest(output: &OwnedFd, progress: &mut dyn Progress) {
-    while pump(output, progress) {}
 }
 
 fn missing_stubs(root: &Root) -> Result<Vec<&'static str>> {
@@ -198,10 +203,4 @@ fn remove_stubs(root: &Root, missing: &[&str]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn new_id() -> Result<String> {
-    let mut bytes = [0u8; 32];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(host("make an id"))?;
-    Ok(crate::graph::hex(&bytes))
 }

@@ -1,60 +1,73 @@
 //! `hull system check`: what a killed hull has left on this machine, and its removal when that is asked for.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use hull_runtime::cgroup::{Host, leftovers, remove_leftover};
+use hull_runtime::cgroup::{Host, is_abandoned, leftovers, remove_leftover};
 
-use crate::error::{Error, Result};
+use crate::container;
+use crate::error::Result;
 use crate::folder;
+use crate::run::Engine;
+
+/// A group that nobody holds may be one that is just being made; after this time it is not.
+const NEW: Duration = Duration::from_secs(10);
 
 /// One thing that belongs to no container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
     /// A control group, perhaps with processes in it.
     Cgroup(PathBuf),
-    /// A folder of runtime state.
-    Folder(PathBuf),
+    /// The runtime folder of the container with this id.
+    Folder(String),
+    /// The lasting folder of a container that was never started, or is half removed.
+    HalfMade(String),
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Finding::Cgroup(path) => write!(f, "control group without a container: {}", path.display()),
-            Finding::Folder(path) => write!(f, "state without a container: {}", path.display()),
+            Finding::Folder(id) => write!(f, "runtime state of a container whose hull was killed: {id}"),
+            Finding::HalfMade(id) => write!(f, "container that is half made or half removed: {id}"),
         }
     }
 }
 
-/// What is left over. Groups are looked at only for containers of `runroot`: those of another one are not ours.
+/// What is left over: of the containers of this engine, and groups of hull's that nobody holds.
 ///
 /// # Errors
 /// The state cannot be read.
-pub fn check(runroot: &Path) -> Result<Vec<Finding>> {
-    let folders = folder::abandoned(runroot)?;
-    let ids: Vec<String> =
-        folders.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect();
-    let living = folder::living(runroot);
-    let ours = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let id = name.trim_start_matches("hull-").to_owned();
-        ids.contains(&id) && !living.contains(&id)
-    };
-    let mut findings: Vec<Finding> =
-        leftovers(&Host::detect()?).into_iter().filter(ours).map(Finding::Cgroup).collect();
-    findings.extend(folders.into_iter().map(Finding::Folder));
-    Ok(findings)
+pub fn check(engine: &Engine) -> Result<Vec<Finding>> {
+    let mut findings = BTreeSet::new();
+    for id in folder::ids(&engine.runroot)? {
+        if !folder::is_held(&engine.runroot, &id) {
+            let groups = folder::groups(&engine.runroot, &id)?;
+            findings.extend(groups.into_iter().filter(|path| path.exists()).map(Finding::Cgroup));
+            findings.insert(Finding::Folder(id));
+        }
+    }
+    let forgotten = leftovers(&Host::detect()?).into_iter().filter(|path| is_abandoned(path) && !is_new(path));
+    findings.extend(forgotten.map(Finding::Cgroup));
+    findings.extend(container::half_made(engine)?.into_iter().map(Finding::HalfMade));
+    Ok(findings.into_iter().collect())
+}
+
+fn is_new(group: &Path) -> bool {
+    let made = std::fs::metadata(group).and_then(|metadata| metadata.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < NEW))
 }
 
 /// Removes one finding, processes in it included.
 ///
 /// # Errors
 /// It stays busy, or its folder cannot be removed.
-pub fn repair(finding: &Finding) -> Result<()> {
+pub fn repair(engine: &Engine, finding: &Finding) -> Result<()> {
     match finding {
         Finding::Cgroup(path) => Ok(remove_leftover(path)?),
-        Finding::Folder(path) => {
-            std::fs::remove_dir_all(path).map_err(|error| Error::host(format!("remove {}", path.display()), error))
-        }
+        Finding::Folder(id) => container::clear(engine, id),
+        Finding::HalfMade(id) => container::discard(engine, id),
     }
 }

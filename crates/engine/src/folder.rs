@@ -4,37 +4,63 @@
 //! (`fcntl(2)`, F_SETLK), which a child does not inherit: a `flock(2)` would be held on by the container's dying process.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::error::{Error, Result};
+use crate::json::{self, Survives};
 use crate::spec::EtcFile;
+
+const GROUPS: &str = "groups.json";
 
 /// A folder that is ours; it is removed when this is dropped.
 #[derive(Debug)]
 pub struct Folder {
+    id: String,
     path: PathBuf,
     _lock: File,
 }
 
 impl Folder {
     /// Makes and locks `RUNROOT/containers/ID`.
+    ///
+    /// # Errors
+    /// It cannot be made.
     pub fn create(runroot: &Path, id: &str) -> Result<Self> {
-        let path = runroot.join("containers").join(id);
-        let doing = || format!("make the container's folder {}", path.display());
+        let path = path(runroot, id);
         let mut builder = DirBuilder::new();
         builder.mode(0o700).recursive(true);
-        builder.create(&path).map_err(|error| Error::host(doing(), error))?;
-        let lock = File::create(path.join("lock")).map_err(|error| Error::host(doing(), error))?;
-        fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| Error::host(doing(), error))?;
-        Ok(Self { path, _lock: lock })
+        let make = || -> std::io::Result<File> {
+            loop {
+                builder.create(&path)?;
+                // Somebody who repairs may take the folder for an abandoned one until the lock is there: then again.
+                match File::create(path.join("lock")) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                    Ok(lock) if lock_now(&lock) && lock.metadata()?.nlink() > 0 => return Ok(lock),
+                    Ok(_) => continue,
+                }
+            }
+        };
+        let lock =
+            make().map_err(|error| Error::host(format!("make the container's folder {}", path.display()), error))?;
+        Ok(Self { id: id.to_owned(), path, _lock: lock })
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes the three files of /etc that say where the container is.
-    pub fn write_etc(&self, hostname: &str, host_network: bool) -> Result<Vec<EtcFile>> {
+    pub(crate) fn write_etc(&self, hostname: &str, host_network: bool) -> Result<Vec<EtcFile>> {
         let hosts =
             format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
         let resolv =
@@ -53,6 +79,12 @@ impl Folder {
         }
         Ok(made)
     }
+
+    /// Says which control groups will be the container's, before there are any: whoever clears up after a kill may
+    /// stand elsewhere in the tree of groups and would look for them in the wrong place.
+    pub(crate) fn write_groups(&self, groups: &[PathBuf]) -> Result<()> {
+        json::write(&self.path, GROUPS, &groups, Survives::Processes)
+    }
 }
 
 impl Drop for Folder {
@@ -62,34 +94,54 @@ impl Drop for Folder {
     }
 }
 
-/// The folders that nobody holds.
-pub(crate) fn abandoned(runroot: &Path) -> Result<Vec<PathBuf>> {
+/// Where the folder of the container `id` is.
+pub(crate) fn path(runroot: &Path, id: &str) -> PathBuf {
+    runroot.join("containers").join(id)
+}
+
+/// The ids that have a folder, sorted.
+pub(crate) fn ids(runroot: &Path) -> Result<Vec<String>> {
     let containers = runroot.join("containers");
     let entries = match fs::read_dir(&containers) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|error| Error::host(format!("read {}", containers.display()), error))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.and_then(Iterator::collect::<std::io::Result<Vec<_>>>),
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| Error::host(format!("read {}", containers.display()), error))?.path();
-        if !held(&path) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
+    let entries = entries.map_err(|error| Error::host(format!("read {}", containers.display()), error))?;
+    let mut ids: Vec<String> = entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// The control groups of the container `id`, there or not.
+pub(crate) fn groups(runroot: &Path, id: &str) -> Result<Vec<PathBuf>> {
+    Ok(json::read(&path(runroot, id), GROUPS)?.unwrap_or_default())
 }
 
 /// Whether a living process holds the folder's lock.
-fn held(path: &Path) -> bool {
+pub(crate) fn is_held(runroot: &Path, id: &str) -> bool {
     // Writable, which an exclusive record lock asks for.
-    let Ok(lock) = File::options().write(true).open(path.join("lock")) else { return false };
-    fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+    let lock = File::options().write(true).open(path(runroot, id).join("lock"));
+    lock.is_ok_and(|lock| !lock_now(&lock))
 }
 
-/// The ids whose folders are held: containers that live.
-pub(crate) fn living(runroot: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(runroot.join("containers")) else { return Vec::new() };
-    let paths = entries.flatten().map(|entry| entry.path()).filter(|path| held(path));
-    paths.filter_map(|path| path.file_name().map(|name| name.to_string_lossy().into_owned())).collect()
+/// Removes a folder that nobody holds, under its own lock, so that nobody begins to use it meanwhile. False if
+/// somebody holds it.
+pub(crate) fn remove_abandoned(runroot: &Path, id: &str) -> Result<bool> {
+    let path = path(runroot, id);
+    let doing = || format!("remove {}", path.display());
+    let lock = match File::options().write(true).create(true).truncate(false).open(path.join("lock")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        other => other.map_err(|error| Error::host(doing(), error))?,
+    };
+    if !lock_now(&lock) {
+        return Ok(false);
+    }
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::host(doing(), error)),
+        _ => Ok(true),
+    }
+}
+
+fn lock_now(lock: &File) -> bool {
+    fcntl_lock(lock, FlockOperation::NonBlockingLockExclusive).is_ok()
 }

@@ -5,9 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod container;
 mod error;
 mod folder;
 pub mod image;
+mod json;
+pub mod names;
 pub mod options;
 pub mod profile;
 mod relay;
@@ -19,4 +22,4 @@ pub mod user;
 pub use error::{Error, Result};
 pub use folder::Folder;
 pub use options::RunOptions;
-pub use run::{Engine, run};
+pub use run::{Engine, Streams, contain, run};

@@ -1,5 +1,6 @@
 //! What a user can ask of `run`, and the meaning of each value. Pure.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use hull_runtime::caps;
@@ -236,6 +237,15 @@ pub enum Source {
     Image(String),
 }
 
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Folder(path) => write!(f, "{}", path.display()),
+            Source::Image(name) => f.write_str(name),
+        }
+    }
+}
+
 impl Default for Source {
     fn default() -> Self {
         Self::Folder(PathBuf::new())
@@ -247,6 +257,10 @@ impl Default for Source {
 pub struct RunOptions {
     /// The root file system.
     pub source: Source,
+    /// `--name`; without it one is invented.
+    pub name: Option<String>,
+    /// `--rm`: nothing of it lasts after its end.
+    pub remove: bool,
     /// `--entrypoint`: the program that gets `command` as its arguments; empty takes the image's away.
     pub entrypoint: Option<String>,
     /// The command; if empty, the image's.

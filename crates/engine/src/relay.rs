@@ -16,6 +16,7 @@ use rustix::stdio;
 
 use crate::error::{Error, Result};
 use crate::options::RunOptions;
+use crate::run::Streams;
 
 const SIGPIPE: i32 = 13;
 const SIGCHLD: i32 = 17;
@@ -96,13 +97,35 @@ impl Relay {
         Ok(Stdio::Given([input, out, error]))
     }
 
-    /// What the container gets.
-    pub(crate) fn take_stdio(&mut self) -> Result<Stdio> {
+    fn resize(&self) -> Result<()> {
+        let (Some(terminal), Some(size)) = (&self.terminal, tty::size(stdio::stdout())) else { return Ok(()) };
+        tty::set_size(terminal.as_fd(), size).map_err(host("resize the terminal"))
+    }
+
+    /// As `docker run` does it: everything goes to the container but what is about our own children and sockets.
+    fn forward(&self, created: &Created) -> Result<()> {
+        while let Some(number) = signal::next(self.signals.as_fd()) {
+            match number {
+                SIGCHLD | SIGPIPE | SIGURG => {}
+                SIGWINCH if self.terminal.is_some() => self.resize()?,
+                number => match process::pidfd_send_signal(created.as_fd(), number) {
+                    // It has just ended: the loop sees that next.
+                    Err(error) if error.errno() == Errno::SRCH => {}
+                    other => other.map_err(host("forward a signal"))?,
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Streams for Relay {
+    fn stdio(&mut self) -> Result<Stdio> {
         self.given.take().ok_or_else(|| Error::host("open the standard streams", "they are given already"))
     }
 
     /// Connects the caller's terminal to the container's, and makes it raw.
-    pub(crate) fn connect(&mut self, created: &mut Created) -> Result<()> {
+    fn connect(&mut self, created: &mut Created) -> Result<()> {
         let Some(terminal) = created.terminal.take() else { return Ok(()) };
         let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(host("open the terminal"));
         let output = Flow { from: copy(terminal.as_fd())?, to: copy(stdio::stdout())?, open: true, output: true };
@@ -116,13 +139,8 @@ impl Relay {
         self.resize()
     }
 
-    fn resize(&self) -> Result<()> {
-        let (Some(terminal), Some(size)) = (&self.terminal, tty::size(stdio::stdout())) else { return Ok(()) };
-        tty::set_size(terminal.as_fd(), size).map_err(host("resize the terminal"))
-    }
-
     /// Copies and forwards until the container has ended; then copies what is still under way.
-    pub(crate) fn until_end(&mut self, created: &Created) -> Result<Ended> {
+    fn until_end(&mut self, created: &Created) -> Result<Ended> {
         loop {
             let mut polled = vec![
                 PollFd::from_borrowed_fd(created.as_fd(), PollFlags::IN),
@@ -149,22 +167,6 @@ impl Relay {
                 return Ok(ended);
             }
         }
-    }
-
-    /// As `docker run` does it: everything goes to the container but what is about our own children and sockets.
-    fn forward(&self, created: &Created) -> Result<()> {
-        while let Some(number) = signal::next(self.signals.as_fd()) {
-            match number {
-                SIGCHLD | SIGPIPE | SIGURG => {}
-                SIGWINCH if self.terminal.is_some() => self.resize()?,
-                number => match process::pidfd_send_signal(created.as_fd(), number) {
-                    // It has just ended: the loop sees that next.
-                    Err(error) if error.errno() == Errno::SRCH => {}
-                    other => other.map_err(host("forward a signal"))?,
-                },
-            }
-        }
-        Ok(())
     }
 }
 

@@ -8,27 +8,37 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use hull_image::{Layer, Staging, Store};
+use hull_image::{Layer, Staging, Store, Upper};
 use hull_sys::mount;
 
+use crate::container::Lasting;
 use crate::error::{Error, Result};
 use crate::image;
 use crate::options::{RunOptions, Source};
 
-/// Whether an image's root is to be written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Writes {
-    /// Into a layer of its own.
-    Kept,
-    /// Not at all: somebody only looks.
+/// Where what is written to an image's root goes.
+#[derive(Debug)]
+pub(crate) enum Writes<'a> {
+    /// Into a layer that goes with the container.
+    Passing,
+    /// Into the layer of a container that lasts.
+    Lasting(&'a Lasting),
+    /// Nowhere: somebody only looks.
     None,
 }
 
 /// What a root is made of; to be dropped after the container's end.
 #[derive(Debug)]
 pub(crate) struct Keep {
-    _layers: Vec<Layer>,
+    layers: Vec<Layer>,
     _upper: Option<Staging>,
+}
+
+impl Keep {
+    /// The ids of the layers, lowest first.
+    pub(crate) fn layers(&self) -> Vec<String> {
+        self.layers.iter().map(|layer| layer.id().to_owned()).collect()
+    }
 }
 
 /// A root, and the options with what its image says.
@@ -38,33 +48,41 @@ pub(crate) struct Assembled {
     pub mount: OwnedFd,
     /// The user's options over the image's.
     pub options: RunOptions,
+    /// The image's id; none for a folder.
+    pub image: Option<String>,
     /// What it stands on.
     pub keep: Keep,
 }
 
 /// Assembles the root that `options` name; `store` is asked only for an image.
-pub(crate) fn assemble(store: &Path, options: &RunOptions, writes: Writes) -> Result<Assembled> {
+pub(crate) fn assemble(store: &Path, options: &RunOptions, writes: &Writes<'_>) -> Result<Assembled> {
     match &options.source {
         Source::Folder(path) => {
             let mount = folder(path)?;
-            let keep = Keep { _layers: Vec::new(), _upper: None };
-            Ok(Assembled { mount, options: image::plain(options)?, keep })
+            let keep = Keep { layers: Vec::new(), _upper: None };
+            Ok(Assembled { mount, options: image::plain(options)?, image: None, keep })
         }
         Source::Image(name) => of_image(&Store::open(store)?, name, options, writes),
     }
 }
 
-fn of_image(store: &Store, name: &str, options: &RunOptions, writes: Writes) -> Result<Assembled> {
+fn of_image(store: &Store, name: &str, options: &RunOptions, writes: &Writes<'_>) -> Result<Assembled> {
     let found = store.find(name)?.ok_or_else(|| hull_image::Error::NotFound { name: name.to_owned() })?;
     let options = image::configure(options, &found.config)?;
     let layers = store.layers(&found)?;
-    let upper = match writes {
-        Writes::Kept => Some(store.staging()?),
-        Writes::None => None,
+    let (mount, upper) = match writes {
+        // What is written there ends with the container, so no sync is worth its time.
+        Writes::Passing => {
+            let staging = store.staging()?;
+            (hull_image::overlay(&layers, Some(staging.as_upper()), true)?, Some(staging))
+        }
+        Writes::Lasting(lasting) => {
+            let upper = Upper { upper: &lasting.upper(), work: &lasting.work() };
+            (hull_image::overlay(&layers, Some(upper), false)?, None)
+        }
+        Writes::None => (hull_image::overlay(&layers, None, true)?, None),
     };
-    // What is written there ends with the container, so no sync is worth its time.
-    let mount = hull_image::overlay(&layers, upper.as_ref().map(Staging::as_upper), true)?;
-    Ok(Assembled { mount, options, keep: Keep { _layers: layers, _upper: upper } })
+    Ok(Assembled { mount, options, image: Some(found.id.to_string()), keep: Keep { layers, _upper: upper } })
 }
 
 fn folder(path: &Path) -> Result<OwnedFd> {

@@ -1,18 +1,21 @@
 //! The story of `hull run`: from what was asked to the command's exit status.
 //!
-//! Each line of [`run`] is a module to open. What it builds is undone in reverse when a step fails or the container
-//! has ended: descriptors close by themselves, the folder and the groups are guards.
+//! Each line of [`run`] and [`contain`] is a module to open. What they build is undone in reverse when a step fails or
+//! the container has ended: descriptors close by themselves, folders, names and groups are guards.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use hull_runtime::Inputs;
 use hull_runtime::cgroup::{self, Cgroup, Host};
 use hull_runtime::plan::Plan;
+use hull_runtime::{Created, Ended, Inputs, Stdio};
 use hull_sys::path::Root;
 use hull_sys::trace;
 
+use crate::container::{self, Lasting, Record};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::names::Name;
 use crate::options::{Network, RunOptions, Source};
 use crate::relay::Relay;
 use crate::root::{self, Writes};
@@ -21,10 +24,31 @@ use crate::{spec, user};
 /// Where this hull keeps its things.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// Images, `/var/lib/hull` unless told otherwise.
+    /// Images and containers that last, `/var/lib/hull` unless told otherwise.
     pub root: PathBuf,
     /// What a reboot ends, `/run/hull` unless told otherwise.
     pub runroot: PathBuf,
+}
+
+/// What stands between the caller and the command: where the command reads and writes, and what to do until it ends.
+pub trait Streams {
+    /// What the command gets as its standard streams; asked for once.
+    ///
+    /// # Errors
+    /// They cannot be opened.
+    fn stdio(&mut self) -> Result<Stdio>;
+
+    /// Gets the terminal, if there is one, before the command starts.
+    ///
+    /// # Errors
+    /// It cannot be connected.
+    fn connect(&mut self, created: &mut Created) -> Result<()>;
+
+    /// Passes on what comes and goes until the command has ended.
+    ///
+    /// # Errors
+    /// The wait failed, or the caller does not want to go on.
+    fn until_end(&mut self, created: &Created) -> Result<Ended>;
 }
 
 /// Runs a command in a new container and waits for it. Gives the command's exit status, 128 and more for a signal.
@@ -32,21 +56,56 @@ pub struct Engine {
 /// # Errors
 /// [`Error`]; nothing is left behind then.
 pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
-    let id = new_id()?;
+    // A lock on a folder of its own says that the container lives; it dies with this process.
+    let folder = Folder::create(&engine.runroot, &new_id()?)?;
+    let name = Name::claim(engine, options.name.as_deref(), folder.id())?;
+    let lasting = if options.remove { None } else { Some(Lasting::create(engine, folder.id())?) };
 
     // The container's root: a detached mount, of a folder or of an image's layers. No path of the host leads to it.
     trace::stage("take the root file system", "A detached mount belongs to a descriptor, not to the host's tree.");
-    let root::Assembled { mount: root, options, keep } = root::assemble(&engine.root, options, Writes::Kept)?;
-    let options = &options;
+    let writes = lasting.as_ref().map_or(Writes::Passing, Writes::Lasting);
+    let assembled = root::assemble(&engine.root, options, &writes)?;
 
-    // A lock on a folder of its own says that the container lives; it dies with this process.
-    let folder = Folder::create(&engine.runroot, &id)?;
-    let hostname = options.hostname.as_deref().unwrap_or(&id[..12]);
+    // What others may know of it, before it can do anything.
+    let record = Record {
+        id: folder.id().to_owned(),
+        name: name.as_str().to_owned(),
+        image: options.source.to_string(),
+        image_id: assembled.image,
+        command: assembled.options.command.clone(),
+        created: container::now(),
+        layers: assembled.keep.layers(),
+    };
+    match &lasting {
+        Some(lasting) => lasting.write(&record)?,
+        None => container::write_passing(&folder, &record)?,
+    }
+
+    let mut relay = Relay::prepare(options)?;
+    let ended = contain(&folder, assembled.mount, &assembled.options, &mut relay)?;
+    drop(relay);
+
+    if let Some(lasting) = lasting {
+        lasting.exited(ended.code())?;
+        name.keep();
+    }
+    drop(folder);
+    drop(assembled.keep);
+    Ok(ended.code())
+}
+
+/// Runs a command on `root` from the first limit to the last process: `run` with its name and record taken off, which is
+/// also what a build's RUN is.
+///
+/// # Errors
+/// [`Error`]; nothing of the container is left then but its folder.
+pub fn contain(folder: &Folder, root: OwnedFd, options: &RunOptions, streams: &mut dyn Streams) -> Result<Ended> {
+    let hostname = options.hostname.as_deref().unwrap_or(&folder.id()[..12]);
     let etc = folder.write_etc(hostname, options.network == Network::Host)?;
 
     // What was asked becomes a specification, and that becomes a plan: both are data, and nothing has happened yet.
     let user = user::resolve(&duplicate(&root)?, options.user.as_deref().unwrap_or(""))?;
-    let spec = spec::build(options, &user, &id, &etc)?;
+    let spec = spec::build(options, &user, folder.id(), &etc)?;
     let mut plan = Plan::from_spec(&spec)?;
     plan.die_with_parent = true;
 
@@ -54,21 +113,18 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
     trace::stage("set the limits", "A control group is a folder, a limit a number in a file of it.");
     let host = Host::detect()?;
     let writes = cgroup::plan(&host, resources(&spec)?)?;
-    let group = Cgroup::create(&host, &format!("hull-{id}"), &writes)?;
+    let name = format!("hull-{}", folder.id());
+    folder.write_groups(&cgroup::folders(&host, &name, &writes))?;
+    let group = Cgroup::create(&host, &name, &writes)?;
 
-    // Signals are blocked from here on: the relay reads them and passes them on.
-    let mut relay = Relay::prepare(options)?;
-    let inputs = Inputs { root, cgroup: &group, stdio: relay.take_stdio()? };
+    let inputs = Inputs { root, cgroup: &group, stdio: streams.stdio()? };
     let mut created = hull_runtime::create(&plan, inputs)?;
-    relay.connect(&mut created)?;
+    streams.connect(&mut created)?;
     created.start()?;
-    let ended = relay.until_end(&created)?;
-    drop(relay);
-
+    let ended = streams.until_end(&created)?;
+    drop(created);
     group.remove()?;
-    drop(folder);
-    drop(keep);
-    Ok(ended.code())
+    Ok(ended)
 }
 
 /// What [`run`] would do, as data: the plan and the values for the control groups. Does nothing.
@@ -77,9 +133,9 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
 /// As [`run`] before anything happens.
 pub fn dry_run(engine: &Engine, options: &RunOptions) -> Result<String> {
     let id = new_id()?;
-    let root::Assembled { mount: root, options, keep: _keep } = root::assemble(&engine.root, options, Writes::None)?;
-    let options = &options;
-    let user = user::resolve(&duplicate(&root)?, options.user.as_deref().unwrap_or(""))?;
+    let assembled = root::assemble(&engine.root, options, &Writes::None)?;
+    let options = &assembled.options;
+    let user = user::resolve(&duplicate(&assembled.mount)?, options.user.as_deref().unwrap_or(""))?;
     let spec = spec::build(options, &user, &id, &[])?;
     let plan = Plan::from_spec(&spec)?;
     let writes = cgroup::plan(&Host::detect()?, resources(&spec)?)?;
@@ -98,7 +154,10 @@ fn resources(spec: &oci_spec::runtime::Spec) -> Result<&oci_spec::runtime::Linux
 }
 
 /// 32 random bytes in hexadecimal: Docker's kind of id.
-fn new_id() -> Result<String> {
+///
+/// # Errors
+/// The kernel gives none.
+pub fn new_id() -> Result<String> {
     let mut bytes = [0u8; 32];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| Error::host("make an id", error))?;

@@ -8,6 +8,7 @@ use hull_engine::RunOptions;
 use hull_engine::options::{self, Bind, Network, Seccomp, Source, Tmpfs, Ulimit};
 use hull_image::Reference;
 
+use crate::containers::{self, PsArgs};
 use crate::explain::Explain;
 use crate::report::Report;
 
@@ -48,6 +49,17 @@ pub enum Command {
     },
     /// Tell about this hull and this machine
     Info,
+    /// List containers
+    Ps(PsArgs),
+    /// Remove containers
+    Rm {
+        /// Kill those that run
+        #[arg(short, long)]
+        force: bool,
+        /// Names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
     /// Remove images
     Rmi {
         /// Also an id that has several names
@@ -187,9 +199,12 @@ pub struct RunArgs {
     /// Give the command a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Remove the container when it has ended; without it hull would keep a record, which is not supported yet
+    /// Remove the container when it has ended
     #[arg(long)]
     rm: bool,
+    /// Name the container
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Host name
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
@@ -273,8 +288,6 @@ struct Later {
     privileged: bool,
     #[arg(long, hide = true)]
     init: bool,
-    #[arg(long, hide = true, value_name = "NAME")]
-    name: Option<String>,
 }
 
 impl Later {
@@ -292,7 +305,6 @@ impl Later {
             (!self.dns.is_empty(), "--dns", network),
             (self.privileged, "--privileged", "--cap-add ALL --security-opt seccomp=unconfined is the nearest to it"),
             (self.init, "--init", "run an init of the image's as the command"),
-            (self.name.is_some(), "--name", "leave it out: the container ends with this command"),
         ];
         match given.iter().find(|(given, ..)| *given) {
             Some((_, flag, hint)) => Err(Report::usage(format!("{flag} is not supported yet"), Some(hint))),
@@ -336,6 +348,8 @@ impl RunArgs {
         let mut all = RunOptions {
             env: environment(&self.env, &self.env_file)?,
             source,
+            name: self.name.as_deref().map(containers::name).transpose()?,
+            remove: self.rm,
             entrypoint: self.entrypoint,
             command: self.command,
             interactive: self.interactive,

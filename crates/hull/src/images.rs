@@ -1,11 +1,13 @@
 //! The store's commands: `images`, `import`, `rmi` and `info`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write, stdin};
 use std::path::Path;
 
 use hull_engine::Engine;
-use hull_image::{Image, ImportOptions, Reference, Store};
+use hull_engine::container::{self, Listed, State};
+use hull_image::{Image, ImportOptions, Reference, Removed, Store};
 
 use crate::report::Report;
 use crate::table;
@@ -54,11 +56,12 @@ pub fn import(store: &Store, file: &Path, name: &str) -> Result<i32, Report> {
 }
 
 /// `hull rmi`: every image is tried; the first failure is told at the end.
-pub fn remove(store: &Store, images: &[String], force: bool) -> Result<i32, Report> {
-    let keep = hull_build::store::cached_layers(store)?;
+pub fn remove(engine: &Engine, store: &Store, images: &[String], force: bool) -> Result<i32, Report> {
+    let keep = needed_layers(engine, store)?;
+    let containers = container::list(engine)?;
     let mut failure = None;
     for name in images {
-        match store.remove(name, force, &keep) {
+        match remove_one(store, name, force, &keep, &containers) {
             Ok(removed) => {
                 let untagged = removed.untagged.iter().map(|name| format!("Untagged: {}\n", name.familiar()));
                 let deleted = removed.deleted.iter().map(|id| format!("Deleted: {id}\n"));
@@ -67,7 +70,37 @@ pub fn remove(store: &Store, images: &[String], force: bool) -> Result<i32, Repo
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    failure.map_or(Ok(0), |error| Err(error.into()))
+    failure.map_or(Ok(0), Err)
+}
+
+/// Layers that stay although no image leads to them.
+pub fn needed_layers(engine: &Engine, store: &Store) -> Result<BTreeSet<String>, Report> {
+    let mut keep = hull_build::store::cached_layers(store)?;
+    keep.extend(container::layers_in_use(engine)?);
+    Ok(keep)
+}
+
+/// As Docker has it: the last name of an image that a container uses is not removed, with `force` only that of a
+/// container that has ended.
+fn remove_one(
+    store: &Store,
+    name: &str,
+    force: bool,
+    keep: &BTreeSet<String>,
+    containers: &[Listed],
+) -> Result<Removed, Report> {
+    if let Some(image) = store.find(name)? {
+        let id = image.id.to_string();
+        let blocks = |listed: &&Listed| {
+            listed.record.image_id.as_deref() == Some(&id) && (!force || listed.state == State::Running)
+        };
+        if let (Some(listed), ..=1) = (containers.iter().find(blocks), image.names.len()) {
+            let user = &listed.record;
+            let said = format!("cannot remove {name}: container {} ({}) uses it", &user.id[..12], user.name);
+            return Err(Report::usage(said, Some(&format!("hull rm -f {}", user.name))).with_code(1));
+        }
+    }
+    Ok(store.remove(name, force, keep)?)
 }
 
 /// `hull info`.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod containers;
 mod explain;
 mod images;
 mod report;
@@ -46,7 +47,15 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Build(args) => build(&engine, &args),
         Command::Images { quiet } => images::list(&store(&engine)?, quiet),
         Command::Import { file, name } => images::import(&store(&engine)?, &file, &name),
-        Command::Rmi { force, images } => images::remove(&store(&engine)?, &images, force),
+        Command::Ps(args) => {
+            root_only()?;
+            containers::list(&engine, &args)
+        }
+        Command::Rm { force, containers } => {
+            root_only()?;
+            containers::remove(&engine, &containers, force)
+        }
+        Command::Rmi { force, images } => images::remove(&engine, &store(&engine)?, &images, force),
         Command::Info => images::info(&engine, &store(&engine)?),
         Command::System { command: SystemCommand::Check { repair } } => {
             root_only()?;
@@ -123,10 +132,10 @@ fn explained(explain: Option<&Explain>, what: impl FnOnce() -> Result<i32, Repor
 }
 
 fn system_check(engine: &Engine, repair: bool) -> Result<i32, Report> {
-    let findings = check::check(&engine.runroot)?;
+    let findings = check::check(engine)?;
     for finding in &findings {
         if repair {
-            check::repair(finding)?;
+            check::repair(engine, finding)?;
             println!("repaired: {finding}");
         } else {
             println!("{finding}");
@@ -140,7 +149,7 @@ fn system_check(engine: &Engine, repair: bool) -> Result<i32, Report> {
 /// Whether something is left over in the store.
 fn store_check(engine: &Engine, repair: bool) -> Result<bool, Report> {
     let store = Store::open(&engine.root)?;
-    let keep = hull_build::store::cached_layers(&store)?;
+    let keep = images::needed_layers(engine, &store)?;
     let of_store = store.check(&CheckOptions { repair, verify: false, keep: Some(&keep) })?;
     of_store.iter().for_each(|finding| println!("{finding}"));
     Ok(of_store.iter().any(|finding| !finding.repaired))

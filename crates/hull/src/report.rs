@@ -19,6 +19,11 @@ impl Report {
         Self { message: format!("cannot {doing}: {cause}"), hint: None, code: 1 }
     }
 
+    /// The same with another exit status: Docker's 125 is for `run` alone.
+    pub fn with_code(self, code: i32) -> Self {
+        Self { code, ..self }
+    }
+
     /// Writes it to standard error; gives the exit status.
     pub fn tell(&self) -> i32 {
         eprintln!("hull: {}", self.message.trim_end());
@@ -31,9 +36,7 @@ impl Report {
 
 impl From<hull_image::Error> for Report {
     fn from(error: hull_image::Error) -> Self {
-        let told = Self::from(hull_engine::Error::from(error));
-        // Docker's: 125 is for `run` alone.
-        Self { code: 1, ..told }
+        Self::from(hull_engine::Error::from(error)).with_code(1)
     }
 }
 

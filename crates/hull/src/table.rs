@@ -40,13 +40,18 @@ pub fn size(bytes: u64) -> String {
 
 /// How long ago, in Docker's words; `seconds` may be negative when clocks differ.
 pub fn ago(seconds: i64) -> String {
+    format!("{} ago", span(seconds))
+}
+
+/// How long, in Docker's words.
+pub fn span(seconds: i64) -> String {
     let one_or = |count: i64, one: &str, many: &str| match count {
-        1 => format!("{one} ago"),
-        count => format!("{count} {many} ago"),
+        1 => one.to_owned(),
+        count => format!("{count} {many}"),
     };
     let (minute, hour, day) = (60, 3600, 86400);
     match seconds {
-        ..1 => "Less than a second ago".to_owned(),
+        ..1 => "Less than a second".to_owned(),
         1..60 => one_or(seconds, "1 second", "seconds"),
         60..3600 => one_or(seconds / minute, "About a minute", "minutes"),
         3600..172_800 => one_or(seconds / hour, "About an hour", "hours"),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use rustix::fs::{FileType, FlockOperation};
 use rustix::io::Errno;
@@ -228,6 +229,19 @@ impl Store {
         rustix::fs::renameat(layers, name, &staging, &away).cannot("remove", shown())?;
         tree::remove(staging.as_fd(), &away).cannot("remove", shown())?;
         Ok(true)
+    }
+
+    /// Removes a folder on the store's file system with everything in it. It goes to `staging/` first, so that one rename
+    /// takes it away from where it was, and what a kill leaves of it is swept later.
+    ///
+    /// # Errors
+    /// It is not there, lies on another file system, or something in it cannot be removed.
+    pub fn discard(&self, path: &Path) -> Result<()> {
+        let shown = || path.display().to_string();
+        let staging = self.folder(c"staging")?;
+        let away = CString::new(random_id()?).unwrap_or_default();
+        rustix::fs::renameat(rustix::fs::CWD, path, &staging, &away).cannot("remove", shown())?;
+        tree::remove(staging.as_fd(), &away).cannot("remove", shown())
     }
 
     fn blobs(&self) -> Result<BTreeSet<Digest>> {

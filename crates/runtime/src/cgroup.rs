@@ -13,4 +13,4 @@ mod other;
 
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
-pub use live::{Cgroup, Stats, leftovers, remove_leftover};
+pub use live::{Cgroup, Stats, folders, is_abandoned, kill_leftover, leftovers, remove_leftover};

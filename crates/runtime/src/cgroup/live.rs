@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::{Errno, bpf, process};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::devices;
 use super::host::{Hierarchy, Host, Version};
@@ -62,11 +62,13 @@ impl Cgroup {
         if let Some(index) = self.groups.iter().position(|group| group.hierarchy.mount == hierarchy.mount) {
             return Ok(&self.groups[index]);
         }
-        let path = hierarchy.mount.join(&hierarchy.parent).join(name);
+        let path = folder(hierarchy, name);
         let doing = || format!("make the control group {}", path.display());
         let c_path = c_path(&path);
         fs::mkdirat(CWD, &c_path, 0o755).doing(doing)?;
         let folder = fs::openat(CWD, &c_path, OFlags::RDONLY | OFlags::DIRECTORY, 0).doing(doing)?;
+        // Whoever finds the group can tell by the lock that it is in use, without knowing whose it is.
+        flock(&folder, FlockOperation::NonBlockingLockShared).map_err(|error| Error::setup(doing(), error))?;
         let group = Group { hierarchy: hierarchy.clone(), path, folder };
         if hierarchy.controllers.iter().any(|name| name == "cpuset") && hierarchy.version == Version::V1 {
             group.inherit_cpuset()?;
@@ -430,6 +432,33 @@ pub fn leftovers(host: &Host) -> Vec<PathBuf> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Where the groups called `name` will be, there or not: one folder in each hierarchy that `writes` need.
+pub fn folders(host: &Host, name: &str, writes: &[Write]) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> =
+        writes.iter().filter_map(|write| host.hierarchy(write)).map(|hierarchy| folder(hierarchy, name)).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn folder(hierarchy: &Hierarchy, name: &str) -> PathBuf {
+    hierarchy.mount.join(&hierarchy.parent).join(name)
+}
+
+/// Kills what is in a group, nested ones included; one that is not there has nothing in it.
+///
+/// # Errors
+/// A process cannot be killed.
+pub fn kill_leftover(path: &Path) -> Result<()> {
+    if path.exists() { kill_tree(path) } else { Ok(()) }
+}
+
+/// Whether nobody holds the group any more: its maker locks it for as long as it lives.
+pub fn is_abandoned(path: &Path) -> bool {
+    let folder = std::fs::File::open(path);
+    folder.is_ok_and(|folder| flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
 /// Removes a group that [`leftovers`] found, killing what is still in it.

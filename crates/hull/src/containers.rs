@@ -1,0 +1,95 @@
+//! The containers' commands: `ps` and `rm`.
+
+use std::io::Write;
+
+use hull_engine::container::{self, Listed, State};
+use hull_engine::{Engine, names};
+use jiff::Timestamp;
+
+use crate::report::Report;
+use crate::table;
+
+/// What `hull ps` is to show.
+#[derive(clap::Args)]
+pub struct PsArgs {
+    /// Also those that have ended
+    #[arg(short, long)]
+    all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Whole ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+/// `hull ps`: a row for each container, newest first.
+pub fn list(engine: &Engine, args: &PsArgs) -> Result<i32, Report> {
+    let all = container::list(engine)?;
+    let shown = all.iter().filter(|listed| args.all || listed.state == State::Running);
+    let told: String = if args.quiet {
+        shown.map(|listed| format!("{}\n", id(listed, args))).collect()
+    } else {
+        let rows: Vec<[String; 7]> = shown.map(|listed| row(listed, args)).collect();
+        table::render(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"], &rows)
+    };
+    std::io::stdout().write_all(told.as_bytes()).map_err(|error| Report::host("write to standard output", error))?;
+    Ok(0)
+}
+
+fn id<'a>(listed: &'a Listed, args: &PsArgs) -> &'a str {
+    if args.no_trunc { &listed.record.id } else { &listed.record.id[..12] }
+}
+
+fn row(listed: &Listed, args: &PsArgs) -> [String; 7] {
+    let record = &listed.record;
+    let command = record.command.join(" ");
+    let command = match command.char_indices().nth(20) {
+        Some(_) if !args.no_trunc => command.chars().take(19).chain(['…']).collect(),
+        _ => command,
+    };
+    let status = match &listed.state {
+        State::Running => format!("Up {}", table::span(age(&record.created))),
+        State::Exited(exit) => format!("Exited ({}) {}", exit.code, table::ago(age(&exit.finished))),
+        State::Unknown => "Exited (unknown)".to_owned(),
+    };
+    [
+        id(listed, args).to_owned(),
+        record.image.clone(),
+        format!("\"{command}\""),
+        table::ago(age(&record.created)),
+        status,
+        String::new(),
+        record.name.clone(),
+    ]
+}
+
+/// Seconds since `time`, which is one of our own.
+fn age(time: &str) -> i64 {
+    let then = time.parse::<Timestamp>().unwrap_or(Timestamp::UNIX_EPOCH);
+    Timestamp::now().duration_since(then).as_secs()
+}
+
+/// `hull rm`: every container is tried and named when it is gone; failures are told on the way, the last one at the end.
+pub fn remove(engine: &Engine, containers: &[String], force: bool) -> Result<i32, Report> {
+    let mut failure: Option<Report> = None;
+    for wanted in containers {
+        match container::remove(engine, wanted, force) {
+            Ok(()) => println!("{}", table::escape(wanted)),
+            Err(error) => {
+                failure.iter().for_each(|before| _ = before.tell());
+                failure = Some(Report::from(error).with_code(1));
+            }
+        }
+    }
+    failure.map_or(Ok(0), Err)
+}
+
+/// A name that a container may have.
+///
+/// # Errors
+/// It may not.
+pub fn name(text: &str) -> Result<String, Report> {
+    names::check(text)?;
+    Ok(text.to_owned())
+}
