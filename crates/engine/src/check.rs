@@ -10,6 +10,7 @@ use hull_runtime::cgroup::{Host, is_abandoned, leftovers, remove_leftover};
 use crate::container;
 use crate::error::Result;
 use crate::folder;
+use crate::names;
 use crate::run::Engine;
 
 /// A group that nobody holds may be one that is just being made; after this time it is not.
@@ -24,6 +25,8 @@ pub enum Finding {
     Folder(String),
     /// The lasting folder of a container that was never started, or is half removed.
     HalfMade(String),
+    /// A name that leads to no container.
+    Name(String),
 }
 
 impl fmt::Display for Finding {
@@ -32,6 +35,7 @@ impl fmt::Display for Finding {
             Finding::Cgroup(path) => write!(f, "control group without a container: {}", path.display()),
             Finding::Folder(id) => write!(f, "runtime state of a container whose hull was killed: {id}"),
             Finding::HalfMade(id) => write!(f, "container that is half made or half removed: {id}"),
+            Finding::Name(name) => write!(f, "name without a container: {name}"),
         }
     }
 }
@@ -52,6 +56,7 @@ pub fn check(engine: &Engine) -> Result<Vec<Finding>> {
     let forgotten = leftovers(&Host::detect()?).into_iter().filter(|path| is_abandoned(path) && !is_new(path));
     findings.extend(forgotten.map(Finding::Cgroup));
     findings.extend(container::half_made(engine)?.into_iter().map(Finding::HalfMade));
+    findings.extend(names::abandoned(engine)?.into_iter().map(Finding::Name));
     Ok(findings.into_iter().collect())
 }
 
@@ -69,5 +74,6 @@ pub fn repair(engine: &Engine, finding: &Finding) -> Result<()> {
         Finding::Cgroup(path) => Ok(remove_leftover(path)?),
         Finding::Folder(id) => container::clear(engine, id),
         Finding::HalfMade(id) => container::discard(engine, id),
+        Finding::Name(name) => names::release_abandoned(engine, name),
     }
 }

@@ -257,11 +257,16 @@ pub(crate) fn discard(engine: &Engine, id: &str) -> Result<()> {
 /// Clears a container with `--rm` whose hull was killed, or the name of one that is not there any more. False if the
 /// container lasts or lives.
 pub(crate) fn clear_dead(engine: &Engine, id: &str) -> Result<bool> {
-    if folder::is_held(&engine.runroot, id) || record(&lasting_path(engine, id))?.is_some() {
-        return Ok(false);
+    let dead = is_dead(engine, id)?;
+    if dead {
+        clear(engine, id)?;
     }
-    clear(engine, id)?;
-    Ok(true)
+    Ok(dead)
+}
+
+/// Whether a container neither lives nor lasts: it is gone, or it had `--rm` and its hull was killed.
+pub(crate) fn is_dead(engine: &Engine, id: &str) -> Result<bool> {
+    Ok(!folder::is_held(&engine.runroot, id) && record(&lasting_path(engine, id))?.is_none())
 }
 
 /// The ids of the layers that lasting containers stand on: not to be collected.
@@ -280,7 +285,7 @@ pub fn layers_in_use(engine: &Engine) -> Result<BTreeSet<String>> {
 pub(crate) fn half_made(engine: &Engine) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for id in lasting_ids(engine)? {
-        if !folder::is_held(&engine.runroot, &id) && record(&lasting_path(engine, &id))?.is_none() {
+        if is_dead(engine, &id)? {
             found.push(id);
         }
     }

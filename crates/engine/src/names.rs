@@ -105,6 +105,36 @@ fn release_in(folder: &Path, name: &str, id: &str) -> io::Result<()> {
     }
 }
 
+/// Names that lead to no container, or to one with `--rm` whose hull was killed, sorted.
+pub(crate) fn abandoned(engine: &Engine) -> Result<Vec<String>> {
+    let folder = engine.runroot.join("names");
+    let links = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+    };
+    let mut found = Vec::new();
+    for link in links.map_err(|error| Error::host(format!("read {}", folder.display()), error))? {
+        // A name that is given up meanwhile is not abandoned.
+        if target(&link.path()).ok().map(|id| container::is_dead(engine, &id)).transpose()? == Some(true) {
+            found.push(link.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Gives up a name that [`abandoned`] found, unless it has been taken again.
+pub(crate) fn release_abandoned(engine: &Engine, name: &str) -> Result<()> {
+    let folder = folder(engine)?;
+    let _lock = lock(&folder)?;
+    let doing = |error| Error::host(format!("give up the name {name}"), error);
+    match target(&folder.join(name)) {
+        Ok(id) if container::is_dead(engine, &id)? => release_in(&folder, name, &id).map_err(doing),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(doing(error)),
+        _ => Ok(()),
+    }
+}
+
 /// The id that a name leads to.
 pub(crate) fn find(engine: &Engine, name: &str) -> Result<Option<String>> {
     if check(name).is_err() {
