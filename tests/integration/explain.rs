@@ -25,7 +25,7 @@ fn explained(corner: &Corner, flags: &[&str], command: &[&str]) -> (String, Stri
     let (told, seen) = (corner.path().join("told.json"), corner.path().join("seen"));
     let mut strace = Command::new("strace");
     strace.arg("-f").arg("-e").arg(format!("trace={}", COUNTED.join(","))).arg("-o").arg(&seen);
-    strace.arg(hull_bin()).env("HULL_RUNROOT", corner.runroot()).arg("run").arg("--rootfs").arg(corner.rootfs());
+    strace.arg(hull_bin()).envs(corner.env()).args(["run", "--rm", "--rootfs"]).arg(corner.rootfs());
     strace.arg(format!("--explain=json:{}", told.display())).args(flags).arg("--").args(command);
     let said = Said::from(strace.output().expect("strace is installed"));
     corner.assert_clean();

@@ -5,6 +5,7 @@
 mod bad_input;
 mod build;
 mod containers;
+mod corner;
 mod explain;
 mod isolation;
 mod kill;

@@ -91,3 +91,14 @@ fn a_dry_run_prints_the_plan_and_does_nothing() {
     assert!(said.out.contains("pids.max = 20") && said.out.contains("mount       /proc (proc)"), "{}", said.out);
     assert!(!corner.rootfs().join("made").exists());
 }
+
+#[test]
+fn the_folders_of_state_are_made_for_root_alone() {
+    let corner = Corner::new();
+    let (state, store) = (corner.path().join("new/state"), corner.path().join("new/store"));
+    let mut command = corner.run_command(&[], &["true"]);
+    assert!(command.env("HULL_RUNROOT", &state).env("HULL_ROOT", &store).status().unwrap().success());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&state).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    assert_eq!(hull_tests::left::state(&state), [].into());
+}

@@ -35,7 +35,7 @@ impl Screen {
         let child = Command::new("setsid")
             .arg("-c")
             .arg(hull_bin())
-            .env("HULL_RUNROOT", corner.runroot())
+            .envs(corner.env())
             .args(["run", "--rm", "-it", "--rootfs"])
             .arg(corner.rootfs())
             .arg("--")

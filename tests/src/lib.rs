@@ -2,18 +2,37 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs;
-use std::os::unix::fs::symlink;
+pub mod left;
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-/// One test's own corner: runtime state, a busybox root file system, and the check at the end that nothing is left.
+use left::{Left, Marks};
+
+/// One test's own corner: state and store, a busybox root file system, and a look at what is left.
+///
+/// When it is dropped, nothing of it may be mounted, running, grouped or recorded: the test fails otherwise, whatever
+/// else it has looked at. What is left is told and then taken away.
+#[derive(Debug)]
 pub struct Corner {
-    dir: TempDir,
+    dir: PathBuf,
+    /// Tells the names in the folder of containers, which are ids, those included that are gone again.
+    watch: OwnedFd,
+    ids: Mutex<BTreeSet<String>>,
+    patience: Duration,
 }
+
+/// How long the end of a killed process, and of its mounts, may take to be seen.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a command left to say.
 #[derive(Debug)]
@@ -60,8 +79,9 @@ impl Corner {
     /// Not root, or no busybox: these tests do not skip.
     pub fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make containers: run them as root");
-        let dir = tempfile::Builder::new().prefix("hull-test-").tempdir().expect("a temporary folder");
-        let corner = Self { dir };
+        let dir = tempfile::Builder::new().prefix("hull-test-").tempdir().expect("a temporary folder").keep();
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("inotify");
+        let corner = Self { dir, watch, ids: Mutex::default(), patience: PATIENCE };
         let bin = corner.rootfs().join("bin");
         fs::create_dir_all(&bin).expect("rootfs/bin");
         fs::create_dir_all(corner.rootfs().join("etc")).expect("rootfs/etc");
@@ -79,23 +99,48 @@ impl Corner {
 
     /// The corner's folder.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.dir
+    }
+
+    /// The same corner, which does not wait before it says what is left.
+    pub fn impatient(mut self) -> Self {
+        self.patience = Duration::ZERO;
+        self
     }
 
     /// The root file system.
     pub fn rootfs(&self) -> PathBuf {
-        self.dir.path().join("rootfs")
+        self.dir.join("rootfs")
     }
 
     /// Runtime state of this corner alone.
     pub fn runroot(&self) -> PathBuf {
-        self.dir.path().join("run")
+        self.dir.join("run")
+    }
+
+    /// The image store of this corner alone.
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("store")
+    }
+
+    /// The environment that keeps a hull in this corner. A command of which hull is only a part gets it by
+    /// `.envs(corner.env())`.
+    ///
+    /// # Panics
+    /// The folder of containers cannot be watched.
+    pub fn env(&self) -> [(&'static str, PathBuf); 2] {
+        // Made here, because a name is only seen by who watched before it came to be. A test may have removed it.
+        let containers = self.runroot().join("containers");
+        DirBuilder::new().mode(0o700).recursive(true).create(&containers).expect("a folder for the state");
+        let names = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+        inotify::add_watch(&self.watch, &containers, names).expect("a watch on the folder of containers");
+        [("HULL_RUNROOT", self.runroot()), ("HULL_ROOT", self.root())]
     }
 
     /// `hull` with this corner's state.
     pub fn hull(&self) -> Command {
         let mut command = Command::new(hull_bin());
-        command.env("HULL_RUNROOT", self.runroot()).env("HULL_ROOT", self.dir.path().join("store"));
+        command.envs(self.env());
         command
     }
 
@@ -121,17 +166,89 @@ impl Corner {
         self.run(flags, &["sh", "-c", script])
     }
 
-    /// Nothing of this corner is mounted, running or recorded.
+    /// The containers that were made in this corner so far.
+    fn ids(&self) -> BTreeSet<String> {
+        let mut ids = self.ids.lock().expect("no thread panicked with the ids");
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.watch, &mut buffer);
+        // The end is EAGAIN: nothing more has happened.
+        while let Ok(event) = events.next() {
+            assert!(!event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW), "too many containers to watch");
+            // Without a name it is not about a folder: the watched one itself was removed, and the watch with it.
+            let Some(id) = event.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+            assert!(
+                id.len() >= 12,
+                "{id:?} is too short to be told from other words: take the corner's name into it"
+            );
+            ids.insert(id);
+        }
+        ids.clone()
+    }
+
+    /// What of this corner is mounted, running, grouped or half made.
+    fn left(&self) -> BTreeSet<Left> {
+        let marks = Marks { folder: self.dir.clone(), ids: self.ids() };
+        let mut left = marks.on_the_host();
+        for folder in [self.runroot().join("containers"), self.root().join("staging")] {
+            left.extend(entries(&folder).iter().map(|name| Left::State(folder.join(name))));
+        }
+        left
+    }
+
+    /// The same, with containers that are kept and runtime state of any kind.
+    fn left_at_the_end(&self) -> BTreeSet<Left> {
+        let mut left = self.left();
+        let kept = self.root().join("containers");
+        left.extend(entries(&kept).iter().map(|name| Left::State(kept.join(name))));
+        left.extend(left::state(&self.runroot()));
+        left
+    }
+
+    /// What a look finds, again and again until that is nothing or patience ends.
+    fn settled(&self, look: impl Fn(&Self) -> BTreeSet<Left>) -> BTreeSet<Left> {
+        let start = Instant::now();
+        loop {
+            let left = look(self);
+            if left.is_empty() || start.elapsed() >= self.patience {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Nothing of this corner is mounted, running, grouped or half made.
     ///
     /// # Panics
     /// Something is.
     pub fn assert_clean(&self) {
-        let left = entries(&self.runroot().join("containers"));
-        assert!(left.is_empty(), "state left behind: {left:?}");
-        let here = self.dir.path().to_string_lossy().into_owned();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-        assert!(!mounts.contains(&here), "a mount was left behind: {mounts}");
+        let left = self.settled(Self::left);
+        assert!(left.is_empty(), "left behind:{}", lines(&left));
     }
+}
+
+impl Drop for Corner {
+    fn drop(&mut self) {
+        let left = self.settled(Self::left_at_the_end);
+        let mut failures: Vec<String> =
+            left.iter().filter_map(|left| Some(format!("cannot clear {left}: {}", left.clear().err()?))).collect();
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            failures.push(format!("cannot remove {}: {error}", self.dir.display()));
+        }
+        if left.is_empty() && failures.is_empty() {
+            return;
+        }
+        let told = format!("left behind:{}\n{}", lines(&left), failures.join("\n"));
+        // A second panic would end every other test as well.
+        if std::thread::panicking() {
+            eprintln!("{told}");
+        } else {
+            panic!("{told}");
+        }
+    }
+}
+
+fn lines(left: &BTreeSet<Left>) -> String {
+    left.iter().map(|left| format!("\n  {left}")).collect()
 }
 
 /// The names in a folder, sorted; none if there is no folder.
@@ -158,18 +275,24 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) -> Duration {
 
 /// All control groups that containers of hull are in, in every hierarchy.
 pub fn hull_groups() -> Vec<PathBuf> {
-    fn walk(folder: &Path, depth: u32, found: &mut Vec<PathBuf>) {
+    groups("hull-")
+}
+
+/// All control groups whose name begins with `prefix`, in every hierarchy.
+pub(crate) fn groups(prefix: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, prefix: &str, depth: u32, found: &mut Vec<PathBuf>) {
         let Ok(list) = fs::read_dir(folder) else { return };
         for path in list.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path())
         {
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("hull-")) {
+            if depth > 0 {
+                walk(&path, prefix, depth - 1, found);
+            }
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)) {
                 found.push(path);
-            } else if depth > 0 {
-                walk(&path, depth - 1, found);
             }
         }
     }
     let mut found = Vec::new();
-    walk(Path::new("/sys/fs/cgroup"), 5, &mut found);
+    walk(Path::new("/sys/fs/cgroup"), prefix, 8, &mut found);
     found
 }
