@@ -1,48 +1,12 @@
 //! `hull import`, `build`, `images`, `rmi` and `run IMAGE`, on a store of the test's own.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
-use hull_tests::{Corner, Said, entries};
-
-/// A corner with an image store, in which busybox is the image `base`.
-struct Store {
-    corner: Corner,
-}
-
-impl Store {
-    fn new() -> Self {
-        let store = Self { corner: Corner::new() };
-        let archive = store.corner.path().join("base.tar");
-        let tar = Command::new("tar").arg("-C").arg(store.corner.rootfs()).arg("-cf").arg(&archive).arg(".").status();
-        assert!(tar.unwrap().success());
-        let said = store.hull(&["import", &archive.to_string_lossy(), "base"]);
-        assert_eq!(said.code, 0, "{said:?}");
-        fs::create_dir(store.context()).unwrap();
-        store
-    }
-
-    fn context(&self) -> PathBuf {
-        self.corner.path().join("context")
-    }
-
-    /// hull with this store, to its end; nothing of it is mounted, running or half made afterwards.
-    fn hull(&self, arguments: &[&str]) -> Said {
-        let output = self.corner.hull().args(arguments).output().unwrap();
-        self.corner.assert_clean();
-        output.into()
-    }
-
-    fn build(&self, dockerfile: &str) -> Said {
-        fs::write(self.context().join("Dockerfile"), dockerfile).unwrap();
-        self.hull(&["build", "-t", "made", &self.context().to_string_lossy()])
-    }
-}
+use hull_tests::{Builder, entries};
 
 #[test]
 fn a_dockerfile_becomes_an_image_that_runs() {
-    let store = Store::new();
+    let store = Builder::new();
     fs::write(store.context().join("file"), "copied\n").unwrap();
     let said = store.build(
         "FROM base\nARG WHO=nobody\nENV GREETING=hello\nWORKDIR /work\nCOPY file .\n\
@@ -55,7 +19,7 @@ fn a_dockerfile_becomes_an_image_that_runs() {
 
 #[test]
 fn a_second_build_is_cached_until_a_copied_file_changes() {
-    let store = Store::new();
+    let store = Builder::new();
     fs::write(store.context().join("file"), "one\n").unwrap();
     let text = "FROM base\nRUN echo first > /first\nCOPY file /file\nRUN cat /file > /last\n";
     assert!(!store.build(text).err.contains("CACHED"));
@@ -69,8 +33,8 @@ fn a_second_build_is_cached_until_a_copied_file_changes() {
 
 #[test]
 fn mistakes_in_a_build_name_the_thing_and_show_the_line() {
-    let store = Store::new();
-    let outside = store.corner.path().join("outside");
+    let store = Builder::new();
+    let outside = store.corner().path().join("outside");
     fs::write(&outside, "secret\n").unwrap();
     std::os::unix::fs::symlink(&outside, store.context().join("escape")).unwrap();
     for (text, words) in [
@@ -95,7 +59,7 @@ fn mistakes_in_a_build_name_the_thing_and_show_the_line() {
 
 #[test]
 fn a_failing_run_tells_its_status_and_makes_no_image() {
-    let store = Store::new();
+    let store = Builder::new();
     let said = store.build("FROM base\nRUN exit 3\n");
     assert_ne!(said.code, 0);
     assert!(said.err.contains("status 3") && said.err.contains("RUN exit 3"), "{}", said.err);
@@ -104,8 +68,8 @@ fn a_failing_run_tells_its_status_and_makes_no_image() {
 
 #[test]
 fn links_in_an_image_do_not_lead_a_working_directory_to_the_host() {
-    let store = Store::new();
-    let outside = store.corner.path().join("outside");
+    let store = Builder::new();
+    let outside = store.corner().path().join("outside");
     fs::create_dir(&outside).unwrap();
     let said =
         store.build(&format!("FROM base\nRUN busybox ln -s {} /link\nWORKDIR /link/inner\n", outside.display()));
@@ -114,9 +78,9 @@ fn links_in_an_image_do_not_lead_a_working_directory_to_the_host() {
 
 #[test]
 fn the_file_system_is_exported_and_the_image_kept() {
-    let store = Store::new();
+    let store = Builder::new();
     fs::write(store.context().join("Dockerfile"), "FROM base\nRUN echo made > /made\n").unwrap();
-    let (folder, context) = (store.corner.path().join("exported"), store.context());
+    let (folder, context) = (store.corner().path().join("exported"), store.context());
     let said =
         store.hull(&["build", "-t", "made", "-o", &folder.to_string_lossy(), "-C", &context.to_string_lossy()]);
     assert_eq!(said.code, 0, "{said:?}");
@@ -124,4 +88,32 @@ fn the_file_system_is_exported_and_the_image_kept() {
     assert!(store.hull(&["images"]).out.contains("made"));
     assert_eq!(store.hull(&["rmi", "made"]).code, 0);
     assert!(!store.hull(&["images"]).out.contains("made"));
+}
+
+#[test]
+fn an_image_without_layers_runs_what_is_mounted_into_it() {
+    let store = Builder::new();
+    let said = store.build("FROM scratch\nLABEL a=b\n");
+    assert_eq!(said.code, 0, "{said:?}");
+    let lost = store.hull(&["run", "--rm", "made", "/nothing"]);
+    assert_eq!(lost.code, 127, "{lost:?}");
+    let ran =
+        store.hull(&["run", "--rm", "-v", "/bin/busybox:/bin/busybox:ro", "made", "/bin/busybox", "ls", "/bin"]);
+    assert_eq!((ran.code, &*ran.out), (0, "busybox\n"), "{ran:?}");
+    let folder = store.corner().path().join("exported");
+    let said = store.build_with(&["-o", &folder.to_string_lossy()], "FROM scratch\nLABEL a=b\n");
+    assert_eq!((said.code, entries(&folder)), (0, Vec::new()), "{said:?}");
+}
+
+#[test]
+fn a_file_that_a_stage_deleted_is_not_copied_from_it_nor_exported() {
+    let store = Builder::new();
+    let folder = store.corner().path().join("exported");
+    let said = store.build_with(
+        &["-o", &folder.to_string_lossy()],
+        "FROM base AS one\nRUN echo 1 > /etc/one; echo 2 > /etc/two\nRUN busybox rm /etc/one\n\
+         FROM scratch\nCOPY --from=one /etc /e\n",
+    );
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(entries(&folder.join("e")), ["two"]);
 }

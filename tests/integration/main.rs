@@ -7,6 +7,7 @@ mod build;
 mod containers;
 mod corner;
 mod explain;
+mod explain_build;
 mod isolation;
 mod kill;
 mod limits;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 pub mod left;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
+pub use builder::Builder;
 use left::{Left, Marks};
 
 /// One test's own corner: state and store, a busybox root file system, and a look at what is left.

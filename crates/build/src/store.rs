@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_image::{Image, Layer, Reference, Staging, Store};
-use hull_sys::mount;
 use oci_spec::image::ImageConfiguration;
 
 use crate::cache::{Cache, Record};
@@ -103,12 +102,8 @@ impl Worker for StoreWorker<'_> {
     }
 
     fn view(&mut self, layers: &[Layer]) -> Result<OwnedFd> {
-        match layers {
-            [] => mount::new_filesystem(c"tmpfs", None, &[], mount::MountAttrFlags::MOUNT_ATTR_RDONLY)
-                .map_err(|error| Error::host("mount an empty file system", error)),
-            [one] => hull_image::bind(one.diff()).map_err(host("mount the layer")),
-            layers => hull_image::overlay(layers, None, true).map_err(host("mount the layers")),
-        }
+        // Also one layer alone, since overlay is what understands the marks of deleted files in it.
+        hull_image::overlay(layers, None, false).map_err(host("mount the layers"))
     }
 
     fn adopt(&mut self, parents: &[Layer], staging: Staging) -> Result<Layer> {

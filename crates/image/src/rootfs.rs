@@ -37,36 +37,46 @@ const LINKS_MAX: usize = 128;
 /// # Errors
 /// The kernel's, with the failing call; more than 128 layers on a kernel before 6.13.
 pub fn overlay(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
-    let mut trees = lowers.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
-    // Overlay wants a lower layer beside an upper one, and two without.
-    let scratch = if trees.is_empty() || (upper.is_none() && trees.len() == 1) {
-        trees.push(empty_folder()?);
-        true
-    } else {
-        false
-    };
-    match by_descriptor(&trees, upper, volatile) {
-        // Before 6.13 a descriptor is no layer; the other way tells what is really wrong.
-        Err(error) if error.errno() == Errno::INVAL || error.errno() == Errno::BADF => {}
-        result => return result.cannot("mount", "the layers"),
+    let trees = lowers.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
+    let context = mount::fsopen(c"overlay").cannot("mount", "the layers")?;
+    // Overlay wants a lower layer beside an upper one, and two without. The empty one lives until the mount is made.
+    let missing = missing_layers(lowers, upper);
+    let scratch = if missing > 0 { Some(scratch_folder()?) } else { None };
+    let empty = scratch.as_ref().map_or_else(|| Ok(Vec::new()), |scratch| empty_layers(scratch, missing))?;
+    match by_descriptor(&context, trees.iter().chain(&empty), upper, volatile) {
+        Ok(Some(mounted)) => Ok(mounted),
+        Ok(None) => by_link(lowers, upper, volatile),
+        Err(error) => Err(error).cannot("mount", "the layers"),
     }
-    by_link(lowers, scratch, upper, volatile)
 }
 
-fn by_descriptor(trees: &[OwnedFd], upper: Option<Upper<'_>>, volatile: bool) -> hull_sys::Result<OwnedFd> {
-    let fs = mount::fsopen(c"overlay")?;
-    mount::fsconfig_string(fs.as_fd(), c"source", c"overlay")?;
-    for tree in trees {
-        mount::fsconfig_fd(fs.as_fd(), c"lowerdir+", tree.as_fd())?;
+fn missing_layers(lowers: &[Layer], upper: Option<Upper<'_>>) -> usize {
+    let wanted: usize = if upper.is_some() { 1 } else { 2 };
+    wanted.saturating_sub(lowers.len())
+}
+
+/// None if the kernel takes no descriptor for a layer (before 6.13); it says so before anything is made.
+fn by_descriptor<'a>(
+    context: &OwnedFd,
+    trees: impl Iterator<Item = &'a OwnedFd>,
+    upper: Option<Upper<'_>>,
+    volatile: bool,
+) -> hull_sys::Result<Option<OwnedFd>> {
+    mount::fsconfig_string(context.as_fd(), c"source", c"overlay")?;
+    for (number, tree) in trees.enumerate() {
+        match mount::fsconfig_fd(context.as_fd(), c"lowerdir+", tree.as_fd()) {
+            Err(error) if number == 0 && matches!(error.errno(), Errno::INVAL | Errno::BADF) => return Ok(None),
+            result => result?,
+        }
     }
     if let Some(upper) = upper {
         for (key, path) in [(c"upperdir", upper.upper), (c"workdir", upper.work)] {
             let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
             let folder = hull_sys::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-            mount::fsconfig_fd(fs.as_fd(), key, folder.as_fd())?;
+            mount::fsconfig_fd(context.as_fd(), key, folder.as_fd())?;
         }
     }
-    finish(&fs, upper.is_some(), volatile)
+    finish(context, upper.is_some(), volatile).map(Some)
 }
 
 fn finish(fs: &OwnedFd, writable: bool, volatile: bool) -> hull_sys::Result<OwnedFd> {
@@ -81,22 +91,30 @@ fn finish(fs: &OwnedFd, writable: bool, volatile: bool) -> hull_sys::Result<Owne
     mount::fsmount(fs.as_fd(), attributes)
 }
 
-/// A folder on a file system of its own, which goes with its last descriptor.
+/// A folder on a file system of its own, which goes with this descriptor: a folder opened in it does not keep it, and
+/// overlay refuses a layer whose mount is gone.
 fn scratch_folder() -> Result<OwnedFd> {
     let options = [(c"mode".to_owned(), Some(c"0755".to_owned())), (c"size".to_owned(), Some(c"1m".to_owned()))];
     mount::new_filesystem(c"tmpfs", Some(c"hull"), &options, MountAttrFlags::empty())
         .cannot("make", "a folder for the layers' names")
 }
 
-fn empty_folder() -> Result<OwnedFd> {
-    let scratch = scratch_folder()?;
-    hull_sys::fs::openat(scratch.as_fd(), c".", OFlags::RDONLY | OFlags::DIRECTORY, 0)
-        .cannot("open", "an empty lower layer")
+fn empty_layers(scratch: &OwnedFd, count: usize) -> Result<Vec<OwnedFd>> {
+    let make = |name: &CStr| {
+        hull_sys::fs::mkdirat(scratch.as_fd(), name, 0o755)?;
+        hull_sys::fs::openat(scratch.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY, 0)
+    };
+    [c"1", c"2"]
+        .into_iter()
+        .take(count)
+        .map(make)
+        .collect::<hull_sys::Result<_>>()
+        .cannot("make", "an empty lower layer")
 }
 
 /// The way for kernels that take no descriptor: links with short names in a folder that becomes the current one for as
 /// long as the mount is made.
-fn by_link(lowers: &[Layer], scratch: bool, upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
+fn by_link(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
     let folder = scratch_folder()?;
     let dir = folder.as_fd();
     let make = |target: &Path, name: &CStr| {
@@ -113,8 +131,7 @@ fn by_link(lowers: &[Layer], scratch: bool, upper: Option<Upper<'_>>, volatile: 
         make(&std::path::absolute(layer.diff()).cannot("find", layer.diff().display())?, &one_byte(name))?;
         list.extend([name, b':']);
     }
-    if scratch {
-        let name = names.next().unwrap_or(b'e');
+    for name in names.take(missing_layers(lowers, upper)) {
         hull_sys::fs::mkdirat(dir, &one_byte(name), 0o755).cannot("make", "an empty lower layer")?;
         list.extend([name, b':']);
     }
@@ -155,3 +172,7 @@ pub fn bind(dir: &Path) -> Result<OwnedFd> {
         CString::new(dir.as_os_str().as_bytes()).map_err(|_| Error::document(shown(), "its name has a NUL"))?;
     mount::clone_tree(&path, true).cannot("bind", shown())
 }
+
+#[cfg(test)]
+#[path = "rootfs_tests.rs"]
+mod tests;
