@@ -6,6 +6,7 @@ PREFIX ?= /usr/local
 CARGO ?= cargo
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hull
 PACKAGES := busybox-static strace
+BENCH_PACKAGES := crun gcc libc6-dev docker.io runc mmdebstrap
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
 # The image that the demo is built on: Debian's own packages, made once; BASE=name takes another one from the store.
 OURS := hull-demo-base
@@ -65,8 +66,10 @@ lint: ## rustfmt and clippy, warnings are errors
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 bench-deps:
-	@dpkg -s crun >/dev/null 2>&1 || { echo "installing: crun"; apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends crun gcc libc6-dev; }
+	@missing=""; for p in $(BENCH_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 
-bench: deps bench-deps build ## hull beside crun, alternating, as a ratio of medians
+bench: deps bench-deps build ## hull beside crun and docker, alternating, as ratios of medians
 	bench/run-noop
+	CACHE=$(CACHE) bench/build

@@ -1,0 +1,108 @@
+"""What the benches share: alternating runs, medians, a Docker daemon and a base image of the bench's own."""
+
+import contextlib
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+HULL = os.environ.get("HULL_BIN", os.path.join(HERE, "../bin/hull"))
+# The newer clients that may come before it have no BuildKit of their own.
+DOCKER = "/usr/bin/docker"
+
+
+def timed(command, **keywords):
+    """Runs a command; gives its wall time in milliseconds. What it says is shown only if it fails."""
+    start = time.monotonic()
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **keywords
+    )
+    took = (time.monotonic() - start) * 1000
+    if done.returncode != 0:
+        sys.exit(f"{command}: exit status {done.returncode}\n{done.stdout.decode(errors='replace')}")
+    return took
+
+
+def pairs(ours, theirs, runs, warmup=1):
+    """Runs two functions, A B A B, so that the machine's drift meets both. Gives two lists of milliseconds."""
+    times = ([], [])
+    for run in range(runs + warmup):
+        pair = (ours(), theirs())
+        if run >= warmup:
+            times[0].append(pair[0])
+            times[1].append(pair[1])
+    return times
+
+
+def report(title, names, times, target):
+    """Prints both medians and their ratio; gives the ratio."""
+    print(title)
+    for name, values in zip(names, times):
+        low, median, high = min(values), statistics.median(values), max(values)
+        print(f"  {name:22} median {median:8.2f} ms   min {low:8.2f}   max {high:8.2f}   ({len(values)} runs)")
+    ratio = statistics.median(times[0]) / statistics.median(times[1])
+    print(f"  {'ratio':22} {ratio:.2f} (target: at most {target:.2f})")
+    return ratio
+
+
+@contextlib.contextmanager
+def folder():
+    """A folder for everything a bench makes."""
+    path = tempfile.mkdtemp(prefix="hull-bench-")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def dockerd(path):
+    """A Docker daemon with all it has below `path`, and no network of its own. Gives the client's first arguments."""
+    os.makedirs(path)
+    host = "unix://" + os.path.join(path, "socket")
+    command = ["dockerd", "--data-root", os.path.join(path, "data"), "--exec-root", os.path.join(path, "exec")]
+    command += ["-H", host, "--pidfile", os.path.join(path, "pid"), "--bridge", "none", "--iptables=false"]
+    log = os.path.join(path, "log")
+    with open(log, "w") as file:
+        daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        client = [DOCKER, "-H", host]
+        for _ in range(300):
+            if subprocess.run(client + ["version"], capture_output=True, check=False).returncode == 0:
+                break
+            if daemon.poll() is not None:
+                break
+            time.sleep(0.1)
+        else:
+            daemon.terminate()
+        if daemon.poll() is not None:
+            with open(log) as file:
+                sys.exit("dockerd does not start:\n" + file.read())
+        yield client
+    finally:
+        daemon.terminate()
+        daemon.wait()
+        # Mounts that it made for its containers and layers lie below its own folder.
+        with open("/proc/self/mounts") as file:
+            mounts = [line.split(" ")[1] for line in file if line.split(" ")[1].startswith(path + "/")]
+        for mount in reversed(mounts):
+            subprocess.run(["umount", "-l", mount], check=True)
+
+
+def base():
+    """A tar of Debian's minimal system with python3, about 200 MB, made once and kept."""
+    cache = os.environ.get("CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "hull"
+    )
+    path = os.path.join(cache, "base.tar")
+    if not os.path.exists(path):
+        os.makedirs(cache, exist_ok=True)
+        part = path + ".part.tar"
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3-minimal,ca-certificates"]
+        subprocess.run(command + ["bookworm", part], check=True)
+        os.rename(part, path)
+    return path
