@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   parent                           child
-//!   clone3 ------------------------> waits
+//!   clone3 ------------------------> joins what exists already
+//!   writes id maps, "mapped" ------> root in its user namespace (if it has one of its own)
 //!   joins it to its groups, "go" --> mounts, root, identity
 //!   (terminal) <-------------------- the terminal's other end
 //!   created <----------------------- "ready"
@@ -14,7 +15,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use hull_sys::ns::{self, Fork, Namespaces};
+use hull_sys::ns::{Fork, Namespaces};
 use hull_sys::process::{self, Ended};
 use hull_sys::sync::{self, Line};
 use hull_sys::{Errno, signal, trace};
@@ -22,6 +23,7 @@ use hull_sys::{Errno, signal, trace};
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::init;
+use crate::join;
 use crate::mounts;
 use crate::plan::Plan;
 
@@ -67,6 +69,8 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
         "Bind sources are host paths. They are opened now, as detached copies, while the host's tree is still in view.",
     );
     let sources = mounts::open_sources(plan)?;
+    let joins = join::open(plan)?;
+    let through = joins.through;
 
     let (ours, theirs) = sync::pair().doing(|| "make the line to the container".to_owned())?;
 
@@ -75,11 +79,10 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
         "A container is a process: one clone3 gives it its own mounts, process numbers, host name, IPC and network. \
          The cgroup namespace comes later, once it is in its group, because it is rooted where its maker is.",
     );
-    let fork = ns::clone3(plan.namespaces.without(Namespaces::CGROUP), inputs.cgroup.birth());
-    let (pid, pidfd) = match fork.doing(|| "clone the container's process".to_owned())? {
+    let (pid, pidfd) = match join::clone(plan, &joins, inputs.cgroup.birth(), (&ours, &theirs))? {
         Fork::Child => {
             drop(ours);
-            init::main(plan, inputs, sources, theirs)
+            init::main(plan, inputs, sources, joins, theirs)
         }
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -87,7 +90,7 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     drop(sources);
 
     let mut created = Created { pid, pidfd, terminal: None, line: ours };
-    match created.bring_up(&inputs) {
+    match created.bring_up(plan, &inputs, through) {
         Ok(()) => Ok(created),
         Err(error) => {
             created.abandon();
@@ -97,17 +100,27 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
 }
 
 impl Created {
-    fn bring_up(&mut self, inputs: &Inputs<'_>) -> Result<()> {
+    fn bring_up(&mut self, plan: &Plan, inputs: &Inputs<'_>, through: bool) -> Result<()> {
+        if plan.namespaces.new.contains(Namespaces::USER) {
+            trace::stage(
+                "say who is who",
+                "In its user namespace the process is root; the mappings say which plain ids that is outside.",
+            );
+            join::write_id_maps(&plan.namespaces, self.pid)?;
+            self.tell(b"mapped")?;
+        } else if plan.namespaces.joins(Namespaces::USER) {
+            join::check_id_maps(&plan.namespaces, self.pid)?;
+        }
+        if let Some(adjustment) = plan.oom_score_adj {
+            join::set_oom_score(self.pid, adjustment)?;
+        }
         trace::stage(
             "join the groups",
             "The limits are in force before the process may do anything: it waits until it is inside.",
         );
-        inputs.cgroup.attach(self.pid)?;
-        match self.line.send(b"go", None) {
-            // It has failed meanwhile and hung up: what it said before is the error to tell.
-            Err(error) if error.errno() == Errno::PIPE => {}
-            other => other.doing(|| "release the container".to_owned())?,
-        }
+        // One that came through another process was not born in its v2 group.
+        inputs.cgroup.attach(self.pid, !through)?;
+        self.tell(b"go")?;
         if matches!(inputs.stdio, Stdio::Terminal) {
             let (message, terminal) = self.hear()?;
             if message != b"terminal" || terminal.is_none() {
@@ -118,6 +131,14 @@ impl Created {
         match self.hear()?.0.as_slice() {
             b"ready" => Ok(()),
             message => Err(Error::from_message(message)),
+        }
+    }
+
+    fn tell(&self, message: &[u8]) -> Result<()> {
+        match self.line.send(message, None) {
+            // It has failed meanwhile and hung up: what it said before is the error to tell.
+            Err(error) if error.errno() == Errno::PIPE => Ok(()),
+            other => other.doing(|| "release the container".to_owned()),
         }
     }
 

@@ -15,8 +15,10 @@ use hull_sys::sync::Line;
 use hull_sys::{cred, net, process, seccomp, signal, trace, tty};
 
 use crate::create::{Inputs, Stdio};
+use crate::devices;
 use crate::diagnose;
 use crate::error::{Doing, Error, Result};
+use crate::join::{self, Joins};
 use crate::mounts::{self, Sources};
 use crate::plan::{MountStep, Plan, What};
 
@@ -24,21 +26,25 @@ use crate::plan::{MountStep, Plan, What};
 const DEFAULT_UMASK: u32 = 0o022;
 
 /// Runs the child's half. Never returns: the command's exec replaces it, or it tells its parent why not and ends.
-pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: Line) -> ! {
-    let Err(error) = story(plan, inputs, sources, &line) else { process::exit_now(0) };
+pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: Line) -> ! {
+    let Err(error) = story(plan, inputs, sources, joins, &line) else { process::exit_now(0) };
     // If the parent is gone there is nobody to tell.
     let _ = line.send(&error.to_message(), None);
     process::exit_now(1)
 }
 
 /// `Ok` only when the parent has gone away.
-fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: &Line) -> Result<()> {
+fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: &Line) -> Result<()> {
+    // First, for all that follows happens in them.
+    join::enter(plan, &joins)?;
+    drop(joins);
+    enter_user_namespace(plan, line)?;
     // Not dumpable: nobody in a namespace that we may share can look into this process before it is the command.
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     process::setsid().doing(|| "start a session".to_owned())?;
     // Nodes and folders made below get exactly the modes that are written there.
     process::umask(0);
-    if plan.namespaces.contains(Namespaces::NETWORK) {
+    if plan.namespaces.new.contains(Namespaces::NETWORK) {
         net::loopback_up().doing(|| "bring the loopback interface up".to_owned())?;
     }
 
@@ -62,14 +68,13 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: &Line) -> Resu
             What::Cgroup => cgroup_mount(&root, step, view.as_deref())?,
             _ => drop(mounts::perform(&root, step, source.as_ref())?),
         }
-        if step.destination == Path::new("/dev") && source.is_none() {
-            mounts::devices(&root, &plan.devices, plan.terminal)?;
-        }
     }
     if !attached {
         wait_until_attached(plan, line)?;
     }
     drop(sources);
+    // After all mounts, for a node may belong on one of them.
+    devices::make(&root, plan)?;
     let stdio = match inputs.stdio {
         Stdio::Given(given) => given,
         Stdio::Terminal => open_terminal(&root, line)?,
@@ -90,8 +95,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: &Line) -> Resu
         "Limits while still privileged; then groups, ids and capabilities, in this order, because each step needs \
          the rights that the next one gives up.",
     );
-    set_limits(plan, proc.as_fd())?;
     drop(proc);
+    set_limits(plan)?;
     become_user(plan)?;
     // After the change of ids, which clears it.
     if plan.die_with_parent {
@@ -111,6 +116,17 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, line: &Line) -> Resu
         return Ok(());
     }
     execute(plan)
+}
+
+/// In a user namespace the process is nobody until its parent has said who is who, and then it is root inside.
+fn enter_user_namespace(plan: &Plan, line: &Line) -> Result<()> {
+    if plan.namespaces.new.contains(Namespaces::USER) {
+        let (message, _) = line.receive().doing(|| "wait for the mappings of ids".to_owned())?;
+        if message != b"mapped" {
+            process::exit_now(0);
+        }
+    }
+    if plan.namespaces.has(Namespaces::USER) { join::become_root_inside() } else { Ok(()) }
 }
 
 /// Attaches the root's detached mount in this mount namespace, where nobody outside can see it.
@@ -139,7 +155,7 @@ fn wait_until_attached(plan: &Plan, line: &Line) -> Result<()> {
     if message != b"go" {
         process::exit_now(0);
     }
-    if plan.namespaces.contains(Namespaces::CGROUP) {
+    if plan.namespaces.new.contains(Namespaces::CGROUP) {
         ns::unshare(Namespaces::CGROUP).doing(|| "root the cgroup view at the container's group".to_owned())?;
     }
     Ok(())
@@ -226,21 +242,16 @@ fn name_it(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
     if let Some(name) = &plan.domainname {
         ns::setdomainname(name).doing(|| "set the domain name".to_owned())?;
     }
-    for (name, value) in &plan.sysctl {
-        let path = [b"sys/", name.to_bytes()].concat();
+    for sysctl in &plan.sysctl {
+        let path = [b"sys/", sysctl.name.to_bytes()].concat();
         let path = CString::new(path).map_err(|error| Error::invalid("set a sysctl", error))?;
-        fs::write_file(proc, &path, value.as_bytes())
-            .doing(|| format!("set the sysctl {}", name.to_string_lossy()))?;
+        fs::write_file(proc, &path, sysctl.value.as_bytes())
+            .doing(|| format!("set the sysctl {}", sysctl.name.to_string_lossy()))?;
     }
     Ok(())
 }
 
-fn set_limits(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
-    if let Some(adjustment) = plan.oom_score_adj {
-        let value = adjustment.to_string();
-        fs::write_file(proc, c"self/oom_score_adj", value.as_bytes())
-            .doing(|| format!("set oom_score_adj to {value}"))?;
-    }
+fn set_limits(plan: &Plan) -> Result<()> {
     for (resource, soft, hard) in &plan.rlimits {
         process::setrlimit(*resource, *soft, *hard).doing(|| format!("set the limit {resource:?}"))?;
     }

@@ -8,9 +8,11 @@
 pub mod caps;
 pub mod cgroup;
 mod create;
+mod devices;
 mod diagnose;
 mod error;
 mod init;
+mod join;
 mod mounts;
 pub mod options;
 pub mod plan;

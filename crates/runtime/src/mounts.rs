@@ -8,10 +8,10 @@ use std::path::Path;
 use hull_sys::mount::{self, MountAttr, MountAttrFlags};
 use hull_sys::path::Root;
 use hull_sys::{Errno, fs};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::FileType;
 
 use crate::error::{Doing, Error, Result};
-use crate::plan::{Device, MountStep, Plan, What};
+use crate::plan::{MountStep, Plan, What};
 
 /// The sources that only the parent can see: one entry per mount step, `Some` for binds.
 pub(crate) type Sources = Vec<Option<OwnedFd>>;
@@ -135,47 +135,6 @@ fn set_attributes(tree: BorrowedFd<'_>, step: &MountStep) -> hull_sys::Result<()
     if options.recursive_set | options.recursive_clear != 0 {
         let attr = MountAttr { set: options.recursive_set, clear: options.recursive_clear, ..MountAttr::default() };
         mount::mount_setattr(tree, c"", true, attr)?;
-    }
-    Ok(())
-}
-
-/// Device nodes and the links that programs expect, in a /dev that is ours.
-pub(crate) fn devices(root: &Root, devices: &[Device], terminal: bool) -> Result<()> {
-    const LINKS: [(&CStr, &CStr); 6] = [
-        (c"/proc/self/fd", c"fd"),
-        (c"/proc/self/fd/0", c"stdin"),
-        (c"/proc/self/fd/1", c"stdout"),
-        (c"/proc/self/fd/2", c"stderr"),
-        (c"/proc/kcore", c"core"),
-        (c"pts/ptmx", c"ptmx"),
-    ];
-    let doing = || "fill /dev".to_owned();
-    let dev = root.resolve(Path::new("/dev")).doing(doing)?;
-    for device in devices {
-        let doing = || format!("make the device {}", device.path.display());
-        let relative = device.path.strip_prefix("/dev").unwrap_or(&device.path);
-        let name = CString::new(relative.as_os_str().as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
-        if let Some(parent) = relative.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            root.mkdir_all(&Path::new("/dev").join(parent), 0o755).doing(doing)?;
-        }
-        let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
-        match fs::mknodat(dev.as_fd(), &name, kind, device.mode, device.number) {
-            Err(error) if error.errno() == Errno::EXIST => continue,
-            other => other.doing(doing)?,
-        }
-        if device.owner != (0, 0) {
-            fs::chownat(dev.as_fd(), &name, device.owner.0, device.owner.1).doing(doing)?;
-        }
-    }
-    for (target, name) in LINKS {
-        match fs::symlinkat(target, dev.as_fd(), name) {
-            Err(error) if error.errno() == Errno::EXIST => {}
-            other => other.doing(doing)?,
-        }
-    }
-    if terminal {
-        fs::openat(dev.as_fd(), c"console", OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW, 0o600)
-            .doing(doing)?;
     }
     Ok(())
 }

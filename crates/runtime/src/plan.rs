@@ -5,10 +5,10 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hull_sys::ns::Namespaces;
-use oci_spec::runtime::{LinuxNamespaceType, Mount, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{Mount, PosixRlimitType, Process, Spec};
 use rustix::process::Resource;
 
 use crate::caps::{self, CapSets};
@@ -16,11 +16,17 @@ use crate::error::{Error, Result};
 use crate::options::{self, Options};
 use crate::seccomp::{self, Program};
 
+mod devices;
+mod namespaces;
+
+pub use devices::{Device, Node};
+pub use namespaces::{IdMap, Isolation, Join, word};
+
 /// Everything that the two halves of a creation perform.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The namespaces that are new.
-    pub namespaces: Namespaces,
+    /// Namespaces, new and joined.
+    pub namespaces: Isolation,
     /// Host name, in a UTS namespace of its own.
     pub hostname: Option<CString>,
     /// NIS domain name.
@@ -29,14 +35,14 @@ pub struct Plan {
     pub read_only_root: bool,
     /// Mounts, in order.
     pub mounts: Vec<MountStep>,
-    /// Device nodes in /dev.
+    /// Device nodes.
     pub devices: Vec<Device>,
     /// Paths hidden by /dev/null or by an empty folder.
     pub masked: Vec<PathBuf>,
     /// Paths made read-only.
     pub read_only: Vec<PathBuf>,
-    /// Kernel parameters: path below /proc/sys, and value.
-    pub sysctl: Vec<(CString, String)>,
+    /// Kernel parameters.
+    pub sysctl: Vec<Sysctl>,
     /// Resource limits: resource, soft, hard; `None` is unlimited.
     pub rlimits: Vec<Limit>,
     /// `oom_score_adj`.
@@ -65,6 +71,17 @@ pub struct Plan {
     pub env: Vec<CString>,
     /// Whether the container ends with its parent.
     pub die_with_parent: bool,
+}
+
+/// A kernel parameter that a namespace owns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sysctl {
+    /// Its path below /proc/sys.
+    pub name: CString,
+    /// What is written.
+    pub value: String,
+    /// The bit of the namespace that owns it.
+    pub owner: Namespaces,
 }
 
 /// A resource limit: resource, soft, hard; `None` is unlimited.
@@ -102,25 +119,6 @@ pub enum What {
     Cgroup,
 }
 
-/// A device node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Where, as the container sees it.
-    pub path: PathBuf,
-    /// Block device, else character device.
-    pub block: bool,
-    /// Major and minor number.
-    pub number: (u32, u32),
-    /// Permission bits.
-    pub mode: u32,
-    /// Owner and group.
-    pub owner: (u32, u32),
-}
-
-/// The devices that every container has (runtime-spec, "Default Devices"): name, minor of major 1 or 5.
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-
 impl Plan {
     /// The plan for `spec`.
     ///
@@ -131,7 +129,7 @@ impl Plan {
         let linux =
             spec.linux().as_ref().ok_or_else(|| Error::invalid("create the container", "no linux section"))?;
         refuse_unsupported(spec)?;
-        let namespaces = namespaces(spec)?;
+        let namespaces = Isolation::from_spec(spec, linux)?;
         let user = process.user();
         let mut groups = user.additional_gids().clone().unwrap_or_default();
         if !groups.contains(&user.gid()) {
@@ -143,15 +141,15 @@ impl Plan {
         };
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
         Ok(Self {
+            sysctl: sysctls(linux, &namespaces)?,
             namespaces,
             hostname: optional("set the host name", spec.hostname())?,
             domainname: optional("set the domain name", spec.domainname())?,
             read_only_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
             mounts: spec.mounts().iter().flatten().map(mount).collect::<Result<_>>()?,
-            devices: devices(linux)?,
+            devices: devices::devices(linux)?,
             masked: paths(linux.masked_paths()),
             read_only: paths(linux.readonly_paths()),
-            sysctl: sysctls(linux, namespaces)?,
             rlimits: rlimits(process)?,
             oom_score_adj: process.oom_score_adj(),
             caps: process.capabilities().as_ref().map(CapSets::from_spec).unwrap_or_default(),
@@ -201,11 +199,8 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
     }
     if let Some(linux) = spec.linux() {
         let listens = linux.seccomp().as_ref().is_some_and(|profile| profile.listener_path().is_some());
-        let names: [(&str, bool); 9] = [
+        let names: [(&str, bool); 6] = [
             ("linux.seccomp.listenerPath", listens),
-            ("linux.uidMappings", linux.uid_mappings().is_some()),
-            ("linux.gidMappings", linux.gid_mappings().is_some()),
-            ("linux.timeOffsets", linux.time_offsets().is_some()),
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.mountLabel", linux.mount_label().is_some()),
             ("linux.personality", linux.personality().is_some()),
@@ -218,34 +213,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         [] => Ok(()),
         fields => Err(Error::invalid("create the container", format!("{} is not supported yet", fields.join(", ")))),
     }
-}
-
-fn namespaces(spec: &Spec) -> Result<Namespaces> {
-    let mut all = Namespaces::default();
-    for namespace in spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten() {
-        let kind = match namespace.typ() {
-            LinuxNamespaceType::Mount => Namespaces::MOUNT,
-            LinuxNamespaceType::Pid => Namespaces::PID,
-            LinuxNamespaceType::Uts => Namespaces::UTS,
-            LinuxNamespaceType::Ipc => Namespaces::IPC,
-            LinuxNamespaceType::Network => Namespaces::NETWORK,
-            LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
-            other => {
-                let cause = format!("a new {other} namespace is not supported yet");
-                return Err(Error::invalid("create the container", cause));
-            }
-        };
-        if let Some(path) = namespace.path() {
-            let cause = format!("the namespace {} cannot be joined yet", path.display());
-            return Err(Error::invalid("create the container", cause));
-        }
-        all = all.with(kind);
-    }
-    if !all.contains(Namespaces::MOUNT) {
-        let cause = "a container without a mount namespace of its own would change the host's mounts";
-        return Err(Error::invalid("create the container", cause));
-    }
-    Ok(all)
 }
 
 fn mount(mount: &Mount) -> Result<MountStep> {
@@ -274,43 +241,9 @@ fn mount(mount: &Mount) -> Result<MountStep> {
     Ok(MountStep { destination, what, options })
 }
 
-fn devices(linux: &oci_spec::runtime::Linux) -> Result<Vec<Device>> {
-    use oci_spec::runtime::LinuxDeviceType as Type;
-    let standard = DEVICES.iter().map(|(name, major, minor)| Device {
-        path: Path::new("/dev").join(name),
-        block: false,
-        number: (*major, *minor),
-        mode: 0o666,
-        owner: (0, 0),
-    });
-    let mut all: Vec<Device> = standard.collect();
-    for device in linux.devices().iter().flatten() {
-        let doing = || format!("make the device {}", device.path().display());
-        let number = |value: i64| u32::try_from(value).map_err(|_| Error::invalid(doing(), "number out of range"));
-        let block = match device.typ() {
-            Type::B => true,
-            Type::C | Type::U => false,
-            other => return Err(Error::invalid(doing(), format!("type {other:?} is not supported yet"))),
-        };
-        if !device.path().starts_with("/dev") {
-            return Err(Error::invalid(doing(), "devices outside /dev are not supported yet"));
-        }
-        let (major, minor) = (number(device.major())?, number(device.minor())?);
-        all.retain(|known| known.path != *device.path());
-        all.push(Device {
-            path: device.path().clone(),
-            block,
-            number: (major, minor),
-            mode: device.file_mode().unwrap_or(0o666) & 0o777,
-            owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
-        });
-    }
-    Ok(all)
-}
-
 /// Parameters that a namespace owns; all others would change the host (`threats` of `+`, `..` and the like end here
 /// as well: a name is letters, digits, `.`, `_`, `-`).
-fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: Namespaces) -> Result<Vec<(CString, String)>> {
+fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: &Isolation) -> Result<Vec<Sysctl>> {
     const IPC: [&str; 9] = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -335,10 +268,10 @@ fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: Namespaces) -> Result<V
             name if IPC.iter().any(|known| name == *known || name.starts_with("fs.mqueue.")) => Namespaces::IPC,
             _ => return Err(Error::invalid(doing(), "it belongs to no namespace, so it would change the host")),
         };
-        if !namespaces.contains(owner) {
+        if !namespaces.has(owner) {
             return Err(Error::invalid(doing(), "the container shares that namespace with the host"));
         }
-        all.push((text(&doing(), &name.replace('.', "/"))?, value.clone()));
+        all.push(Sysctl { name: text(&doing(), &name.replace('.', "/"))?, value: value.clone(), owner });
     }
     all.sort();
     Ok(all)
@@ -378,7 +311,18 @@ fn rlimits(process: &Process) -> Result<Vec<Limit>> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |text: &CString| String::from_utf8_lossy(text.to_bytes()).into_owned();
-        writeln!(f, "namespaces  {}", self.namespaces)?;
+        writeln!(f, "namespaces  {}", self.namespaces.new)?;
+        for join in &self.namespaces.joined {
+            writeln!(f, "joins       {} {}", word(join.kind), join.path.display())?;
+        }
+        for (name, map) in [("uid map", &self.namespaces.uids), ("gid map", &self.namespaces.gids)] {
+            for (inside, outside, size) in &map.0 {
+                writeln!(f, "{name}     {inside} is {outside} outside, {size} ids")?;
+            }
+        }
+        for line in self.namespaces.clocks.lines() {
+            writeln!(f, "clock       {line}")?;
+        }
         if let Some(hostname) = &self.hostname {
             writeln!(f, "hostname    {}", show(hostname))?;
         }
@@ -393,9 +337,7 @@ impl fmt::Display for Plan {
             writeln!(f, "mount       {} ({what}){}", mount.destination.display(), mount.options)?;
         }
         for device in &self.devices {
-            let (major, minor) = device.number;
-            let kind = if device.block { 'b' } else { 'c' };
-            writeln!(f, "device      {} {kind} {major}:{minor} {:o}", device.path.display(), device.mode)?;
+            writeln!(f, "device      {device}")?;
         }
         for path in &self.masked {
             writeln!(f, "masked      {}", path.display())?;
@@ -406,8 +348,8 @@ impl fmt::Display for Plan {
         if self.read_only_root {
             writeln!(f, "read-only   /")?;
         }
-        for (name, value) in &self.sysctl {
-            writeln!(f, "sysctl      {} = {value}", show(name))?;
+        for sysctl in &self.sysctl {
+            writeln!(f, "sysctl      {} = {}", show(&sysctl.name), sysctl.value)?;
         }
         for (resource, soft, hard) in &self.rlimits {
             writeln!(f, "rlimit      {resource:?} soft {soft:?} hard {hard:?}")?;

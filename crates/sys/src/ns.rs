@@ -10,7 +10,7 @@ use crate::call::{Arg, Error, Result, call, join};
 use crate::trace;
 
 /// The namespaces of `namespaces(7)`, as their `CLONE_NEW*` bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Namespaces(pub u64);
 
 impl Namespaces {
@@ -93,6 +93,7 @@ pub enum Fork {
 struct CloneText {
     namespaces: Namespaces,
     cgroup: Option<i32>,
+    sibling: bool,
 }
 
 impl fmt::Display for CloneText {
@@ -101,10 +102,13 @@ impl fmt::Display for CloneText {
         if self.cgroup.is_some() {
             f.write_str("|CLONE_INTO_CGROUP")?;
         }
+        if self.sibling {
+            f.write_str("|CLONE_PARENT")?;
+        }
         if !self.namespaces.is_empty() {
             write!(f, "|{}", self.namespaces)?;
         }
-        f.write_str(", exit_signal=SIGCHLD")?;
+        f.write_str(if self.sibling { ", exit_signal=0" } else { ", exit_signal=SIGCHLD" })?;
         match self.cgroup {
             Some(fd) => write!(f, ", cgroup={fd}}}"),
             None => f.write_str("}"),
@@ -118,11 +122,25 @@ impl fmt::Display for CloneText {
 /// The kernel's, and `EBUSY` if this process has more than one thread: the copy would hold locks of threads that it
 /// does not have.
 pub fn clone3(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
+    fork(namespaces, cgroup, false)
+}
+
+/// As [`clone3`], with `CLONE_PARENT`: the new process is a child of our parent, a sibling of ours.
+///
+/// For a process that was itself cloned and so has one thread; it may not see its own /proc any more.
+///
+/// # Errors
+/// The kernel's.
+pub fn clone_sibling(namespaces: Namespaces) -> Result<Fork> {
+    fork(namespaces, None, true)
+}
+
+fn fork(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> Result<Fork> {
     const CLONE_PIDFD: u64 = 0x1000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-    let text = CloneText { namespaces, cgroup: cgroup.map(|fd| fd.as_raw_fd()) };
+    let text = CloneText { namespaces, cgroup: cgroup.map(|fd| fd.as_raw_fd()), sibling };
     let args = [Arg::Show(&text), Arg::Int(size_of::<libc::clone_args>() as i64)];
-    if threads() != Some(1) {
+    if !sibling && threads() != Some(1) {
         return Err(Error::new("clone3", join(&args), Errno::BUSY));
     }
     let mut pidfd: i32 = -1;
@@ -130,7 +148,12 @@ pub fn clone3(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<
     let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
     clone.flags = namespaces.0 | CLONE_PIDFD;
     clone.pidfd = (&raw mut pidfd) as u64;
-    clone.exit_signal = libc::SIGCHLD as u64;
+    if sibling {
+        // The exit signal is then that of the caller, and naming one is an error.
+        clone.flags |= libc::CLONE_PARENT as u64;
+    } else {
+        clone.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(cgroup) = cgroup {
         clone.flags |= CLONE_INTO_CGROUP;
         clone.cgroup = cgroup.as_raw_fd() as u64;
@@ -175,6 +198,19 @@ pub fn setns(namespace: BorrowedFd<'_>, kind: Namespaces) -> Result<()> {
         // SAFETY: setns has no memory arguments.
         crate::process::check(i64::from(unsafe { libc::setns(namespace.as_raw_fd(), kind.0 as i32) })).map(drop)
     })
+}
+
+/// `NS_GET_NSTYPE` of `ioctl_ns(2)`: which kind of namespace a descriptor of one is.
+///
+/// # Errors
+/// `ENOTTY` if it is none.
+pub fn kind(namespace: BorrowedFd<'_>) -> Result<Namespaces> {
+    const NS_GET_NSTYPE: u64 = 0xb703;
+    let answer = call("ioctl", &[Arg::fd(&namespace), Arg::Text("NS_GET_NSTYPE")], || {
+        // SAFETY: this request has no argument.
+        crate::process::check(i64::from(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) }))
+    })?;
+    Ok(Namespaces(answer as u64))
 }
 
 /// `sethostname(2)`.

@@ -100,10 +100,11 @@ impl Cgroup {
         self.groups.iter().find(|group| group.hierarchy.version == Version::V2).map(|group| group.folder.as_fd())
     }
 
-    /// Puts a process into all v1 groups.
-    pub fn attach(&self, pid: i32) -> Result<()> {
+    /// Puts a process into all groups; one that was born in the v2 group is there already.
+    pub fn attach(&self, pid: i32, born_inside: bool) -> Result<()> {
         let pid = pid.to_string();
-        for group in self.groups.iter().filter(|group| group.hierarchy.version == Version::V1) {
+        let missing = |group: &&Group| !born_inside || group.hierarchy.version == Version::V1;
+        for group in self.groups.iter().filter(missing) {
             group.set("cgroup.procs", &pid)?;
         }
         Ok(())

@@ -1,0 +1,266 @@
+//! The clone, and what has to be around it when namespaces are joined.
+//!
+//! | namespace | who enters it, and when |
+//! |---|---|
+//! | all new | one clone3 makes them; the cgroup namespace follows by unshare, once the process is in its group |
+//! | PID by path, time with offsets | only children are born into it: the parent says so before the clone and takes it back after |
+//! | others by path | the child joins them, first thing |
+//! | user by path; user new, another by path | one process more, which joins what its rights allow, then the user namespace, then the rest, and clones the container's as its sibling |
+//!
+//! The last row: whoever is in a user namespace cannot join what belongs to the host, and the namespaces of the clone
+//! belong to the user namespace of the cloner; without that, /proc could not be mounted in a new PID namespace.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use hull_sys::fs::{self, CWD};
+use hull_sys::ns::{self, Fork, Namespaces};
+use hull_sys::sync::Line;
+use hull_sys::{Errno, cred, process};
+use rustix::fs::OFlags;
+
+use crate::error::{Doing, Error, Result};
+use crate::plan::{Isolation, Plan, word};
+
+/// The namespaces to join, opened.
+pub(crate) struct Joins {
+    list: Vec<(Namespaces, OwnedFd)>,
+    /// Whether another process stands between the parent and the container's.
+    pub(crate) through: bool,
+}
+
+/// Opens the namespaces that the container joins, where the host's paths still mean something.
+pub(crate) fn open(plan: &Plan) -> Result<Joins> {
+    let mut list = Vec::with_capacity(plan.namespaces.joined.len());
+    for join in &plan.namespaces.joined {
+        let doing = || format!("join the {} namespace {}", word(join.kind), join.path.display());
+        let path = CString::new(join.path.as_os_str().as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
+        let file = fs::openat(CWD, &path, OFlags::RDONLY | OFlags::NONBLOCK, 0).doing(doing)?;
+        match ns::kind(file.as_fd()) {
+            Ok(kind) if kind == join.kind => {}
+            Ok(kind) => return Err(Error::invalid(doing(), format!("it is a {} namespace", word(kind)))),
+            Err(error) if error.errno() == Errno::NOTTY => {
+                return Err(Error::invalid(doing(), "it is no namespace"));
+            }
+            Err(error) => return Err(Error::setup(doing(), error)),
+        }
+        let ours = is_ours(join.kind, file.as_fd()).doing(doing)?;
+        if ours {
+            refuse_changes(plan, join.kind)?;
+        }
+        // The kernel refuses to join the user namespace that one is in.
+        if !(ours && join.kind == Namespaces::USER) {
+            list.push((join.kind, file));
+        }
+    }
+    let user = list.iter().any(|(kind, _)| *kind == Namespaces::USER);
+    let through = user || plan.namespaces.new.contains(Namespaces::USER) && !list.is_empty();
+    Ok(Joins { list, through })
+}
+
+fn is_ours(kind: Namespaces, file: BorrowedFd<'_>) -> hull_sys::Result<bool> {
+    let own = own(kind)?;
+    let (own, other) = (fs::fstat(own.as_fd())?, fs::fstat(file)?);
+    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+}
+
+fn own(kind: Namespaces) -> hull_sys::Result<OwnedFd> {
+    let path = match kind {
+        Namespaces::MOUNT => c"/proc/self/ns/mnt",
+        Namespaces::PID => c"/proc/self/ns/pid",
+        Namespaces::UTS => c"/proc/self/ns/uts",
+        Namespaces::IPC => c"/proc/self/ns/ipc",
+        Namespaces::NETWORK => c"/proc/self/ns/net",
+        Namespaces::CGROUP => c"/proc/self/ns/cgroup",
+        Namespaces::USER => c"/proc/self/ns/user",
+        _ => c"/proc/self/ns/time",
+    };
+    fs::openat(CWD, path, OFlags::RDONLY, 0)
+}
+
+/// A path may lead to a namespace of the host's own; what the plan would change there is the host's.
+fn refuse_changes(plan: &Plan, kind: Namespaces) -> Result<()> {
+    let sysctl = plan.sysctl.iter().find(|sysctl| sysctl.owner == kind);
+    let named = match kind {
+        Namespaces::UTS if plan.hostname.is_some() => Some("set the host name".to_owned()),
+        Namespaces::UTS if plan.domainname.is_some() => Some("set the domain name".to_owned()),
+        Namespaces::MOUNT => Some("create the container".to_owned()),
+        _ => sysctl.map(|sysctl| format!("set the sysctl {}", sysctl.name.to_string_lossy())),
+    };
+    match named {
+        Some(doing) => {
+            Err(Error::invalid(doing, format!("the {} namespace that it joins is the host's", word(kind))))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Clones the container's process, directly or through another one.
+pub(crate) fn clone(
+    plan: &Plan,
+    joins: &Joins,
+    cgroup: Option<BorrowedFd<'_>>,
+    ends: (&Line, &Line),
+) -> Result<Fork> {
+    let doing = || "clone the container's process".to_owned();
+    if !joins.through {
+        let around = Around::set_up(plan, joins)?;
+        let fork = ns::clone3(at_clone(&plan.namespaces), cgroup).doing(doing);
+        return match fork {
+            Ok(Fork::Child) => Ok(Fork::Child),
+            other => around.take_back().and(other),
+        };
+    }
+    let (ours, theirs) = ends;
+    match ns::clone3(Namespaces::default(), None).doing(doing)? {
+        Fork::Child => match step(plan, joins) {
+            Ok(Fork::Child) => Ok(Fork::Child),
+            Ok(Fork::Parent { pid, pidfd }) => {
+                // If the parent is gone the container's process finds out by itself.
+                let _ = theirs.send(format!("cloned {pid}").as_bytes(), Some(pidfd.as_fd()));
+                process::exit_now(0)
+            }
+            Err(error) => {
+                let _ = theirs.send(&error.to_message(), None);
+                process::exit_now(1)
+            }
+        },
+        Fork::Parent { pidfd: step, .. } => {
+            let (message, pidfd) = ours.receive().doing(doing)?;
+            process::wait(step.as_fd(), true).doing(doing)?;
+            let text = String::from_utf8_lossy(&message);
+            match (text.strip_prefix("cloned ").and_then(|pid| pid.parse().ok()), pidfd) {
+                (Some(pid), Some(pidfd)) => Ok(Fork::Parent { pid, pidfd }),
+                _ => Err(Error::from_message(&message)),
+            }
+        }
+    }
+}
+
+/// The new namespaces that the clone makes.
+fn at_clone(namespaces: &Isolation) -> Namespaces {
+    namespaces.new.without(Namespaces::CGROUP).without(Namespaces::TIME)
+}
+
+/// The process in between: joins everything and clones its sibling, which is the container's.
+fn step(plan: &Plan, joins: &Joins) -> Result<Fork> {
+    // With the host's rights what they allow, with those in the user namespace the rest.
+    unshare_time(&plan.namespaces)?;
+    let rest: Vec<&(Namespaces, OwnedFd)> = joins
+        .list
+        .iter()
+        .filter(|(kind, file)| *kind != Namespaces::USER && ns::setns(file.as_fd(), *kind).is_err())
+        .collect();
+    for (kind, file) in joins.list.iter().filter(|(kind, _)| *kind == Namespaces::USER).chain(rest) {
+        ns::setns(file.as_fd(), *kind).doing(|| format!("join the {} namespace", word(*kind)))?;
+    }
+    ns::clone_sibling(at_clone(&plan.namespaces)).doing(|| "clone the container's process".to_owned())
+}
+
+/// Children are born into a new time namespace once one of these is unshared; its clocks stand still after that.
+fn unshare_time(namespaces: &Isolation) -> Result<()> {
+    if !namespaces.new.contains(Namespaces::TIME) {
+        return Ok(());
+    }
+    ns::unshare(Namespaces::TIME).doing(|| "make the time namespace".to_owned())?;
+    if !namespaces.clocks.is_empty() {
+        fs::write_file(CWD, c"/proc/self/timens_offsets", namespaces.clocks.as_bytes())
+            .doing(|| format!("set the offsets of the clocks ({})", namespaces.clocks.trim().replace('\n', ", ")))?;
+    }
+    Ok(())
+}
+
+/// What the parent changes for its next child only.
+struct Around(Vec<(Namespaces, OwnedFd)>);
+
+impl Around {
+    fn set_up(plan: &Plan, joins: &Joins) -> Result<Self> {
+        let mut around = Self(Vec::new());
+        let result = around.change(plan, joins);
+        match result {
+            Ok(()) => Ok(around),
+            Err(error) => around.take_back().and(Err(error)),
+        }
+    }
+
+    fn change(&mut self, plan: &Plan, joins: &Joins) -> Result<()> {
+        let doing = |kind| move || format!("join the {} namespace", word(kind));
+        if plan.namespaces.new.contains(Namespaces::TIME) {
+            self.0.push((Namespaces::TIME, own(Namespaces::TIME).doing(doing(Namespaces::TIME))?));
+            unshare_time(&plan.namespaces)?;
+        }
+        for (kind, file) in joins.list.iter().filter(|(kind, _)| *kind == Namespaces::PID) {
+            self.0.push((*kind, own(*kind).doing(doing(*kind))?));
+            ns::setns(file.as_fd(), *kind).doing(doing(*kind))?;
+        }
+        Ok(())
+    }
+
+    fn take_back(self) -> Result<()> {
+        self.0.iter().try_for_each(|(kind, file)| {
+            ns::setns(file.as_fd(), *kind).doing(|| format!("go back to our own {} namespace", word(*kind)))
+        })
+    }
+}
+
+/// The child's first step: joins what the clone did not put it in.
+pub(crate) fn enter(plan: &Plan, joins: &Joins) -> Result<()> {
+    if joins.through {
+        return Ok(());
+    }
+    for (kind, file) in joins.list.iter().filter(|(kind, _)| *kind != Namespaces::PID) {
+        ns::setns(file.as_fd(), *kind).doing(|| format!("join the {} namespace", word(*kind)))?;
+    }
+    debug_assert!(!plan.namespaces.joins(Namespaces::USER) || joins.list.is_empty());
+    Ok(())
+}
+
+/// Writes who is who in the new user namespace of process `pid`. The parent's to do: only it has rights over the ids
+/// outside.
+pub(crate) fn write_id_maps(namespaces: &Isolation, pid: i32) -> Result<()> {
+    for (name, map) in [("uid_map", &namespaces.uids), ("gid_map", &namespaces.gids)] {
+        let path = proc_file(pid, name);
+        let text = map.to_string();
+        fs::write_file(CWD, &path, text.as_bytes())
+            .doing(|| format!("map the ids of the user namespace ({name}: {})", text.trim().replace('\n', ", ")))?;
+    }
+    Ok(())
+}
+
+/// Whether the user namespace that process `pid` joined has the mappings that the specification says.
+pub(crate) fn check_id_maps(namespaces: &Isolation, pid: i32) -> Result<()> {
+    for (name, map) in [("uid_map", &namespaces.uids), ("gid_map", &namespaces.gids)] {
+        let doing = || format!("join the user namespace: read its {name}");
+        let path = proc_file(pid, name);
+        let text = String::from_utf8_lossy(&fs::read_file(CWD, &path, 64 << 10).doing(doing)?).into_owned();
+        let there: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let ours = map.to_string();
+        let wanted: Vec<Vec<&str>> = ours.lines().map(|line| line.split_whitespace().collect()).collect();
+        if !map.is_empty() && there != wanted {
+            let cause = format!("the specification's mappings are {wanted:?} and the namespace's {there:?}");
+            return Err(Error::invalid("join the user namespace", cause));
+        }
+    }
+    Ok(())
+}
+
+/// A file of /proc about a child of ours; its number cannot be anybody else's before we have waited for it.
+fn proc_file(pid: i32, name: &str) -> CString {
+    CString::new(format!("/proc/{pid}/{name}")).unwrap_or_default()
+}
+
+/// Sets how willingly the kernel kills process `pid` for its memory. The parent's to do: in a user namespace the file is
+/// somebody else's, and lowering the value takes rights on the host.
+pub(crate) fn set_oom_score(pid: i32, adjustment: i32) -> Result<()> {
+    let value = adjustment.to_string();
+    fs::write_file(CWD, &proc_file(pid, "oom_score_adj"), value.as_bytes())
+        .doing(|| format!("set oom_score_adj to {value}"))
+}
+
+/// Root inside a user namespace: until then the process is nobody there and can make no file.
+pub(crate) fn become_root_inside() -> Result<()> {
+    let doing = || "become root in the user namespace".to_owned();
+    cred::setresgid(0).doing(doing)?;
+    cred::setresuid(0).doing(doing)
+}
