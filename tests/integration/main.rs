@@ -14,3 +14,4 @@ mod limits;
 mod manifests;
 mod run;
 mod terminal;
+mod verify;

@@ -11,6 +11,7 @@ use hull_image::Reference;
 use crate::containers::{self, PsArgs};
 use crate::explain::Explain;
 use crate::report::Report;
+use crate::verify::VerifyArgs;
 
 /// Runs and explains Linux containers: processes with a restricted view, another root and limits.
 #[derive(Parser)]
@@ -77,6 +78,8 @@ pub enum Command {
         #[command(subcommand)]
         command: SystemCommand,
     },
+    /// Tell what this process sees of where it is, and whether that is as expected
+    Verify(Box<VerifyArgs>),
     /// Print the version
     Version,
 }

@@ -10,6 +10,7 @@ mod explain;
 mod images;
 mod report;
 mod table;
+mod verify;
 
 use std::path::Path;
 
@@ -57,6 +58,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         }
         Command::Rmi { force, images } => images::remove(&engine, &store(&engine)?, &images, force),
         Command::Info => images::info(&engine, &store(&engine)?),
+        Command::Verify(args) => verify::verify(&args),
         Command::System { command: SystemCommand::Check { repair } } => {
             root_only()?;
             system_check(&engine, repair)
