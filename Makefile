@@ -72,4 +72,5 @@ bench-deps:
 
 bench: deps bench-deps build ## hull beside crun and docker, alternating, as ratios of medians
 	bench/run-noop
+	CACHE=$(CACHE) bench/run-image
 	CACHE=$(CACHE) bench/build
