@@ -69,6 +69,8 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
         "Bind sources are host paths. They are opened now, as detached copies, while the host's tree is still in view.",
     );
     let sources = mounts::open_sources(plan)?;
+    // A copy of a shared mount is its peer: what is mounted in the container would appear on the host.
+    mounts::make_private(inputs.root.as_fd()).doing(|| "take the root file system".to_owned())?;
     let joins = join::open(plan)?;
     let through = joins.through;
 

@@ -227,6 +227,11 @@ fn enter_root(root: &Root, plan: &Plan) -> Result<()> {
     mount::pivot_root(c".", c".").doing(doing)?;
     mount::umount2(c".", UnmountFlags::DETACH).doing(doing)?;
     process::chdir(c"/").doing(doing)?;
+    if let Some((propagation, recursive)) = plan.root_propagation {
+        // After the pivot, which does not move a shared mount.
+        let attr = MountAttr { propagation, ..MountAttr::default() };
+        mount::mount_setattr(CWD, c"/", recursive, attr).doing(|| "set the propagation of the root".to_owned())?;
+    }
     if plan.read_only_root {
         let attr = MountAttr { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), ..MountAttr::default() };
         mount::mount_setattr(CWD, c"/", false, attr).doing(|| "make the root read-only".to_owned())?;

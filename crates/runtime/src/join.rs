@@ -21,7 +21,7 @@ use hull_sys::{Errno, cred, process};
 use rustix::fs::OFlags;
 
 use crate::error::{Doing, Error, Result};
-use crate::plan::{Isolation, Plan, word};
+use crate::plan::{Isolation, Join, Plan, word};
 
 /// The namespaces to join, opened.
 pub(crate) struct Joins {
@@ -34,18 +34,8 @@ pub(crate) struct Joins {
 pub(crate) fn open(plan: &Plan) -> Result<Joins> {
     let mut list = Vec::with_capacity(plan.namespaces.joined.len());
     for join in &plan.namespaces.joined {
-        let doing = || format!("join the {} namespace {}", word(join.kind), join.path.display());
-        let path = CString::new(join.path.as_os_str().as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
-        let file = fs::openat(CWD, &path, OFlags::RDONLY | OFlags::NONBLOCK, 0).doing(doing)?;
-        match ns::kind(file.as_fd()) {
-            Ok(kind) if kind == join.kind => {}
-            Ok(kind) => return Err(Error::invalid(doing(), format!("it is a {} namespace", word(kind)))),
-            Err(error) if error.errno() == Errno::NOTTY => {
-                return Err(Error::invalid(doing(), "it is no namespace"));
-            }
-            Err(error) => return Err(Error::setup(doing(), error)),
-        }
-        let ours = is_ours(join.kind, file.as_fd()).doing(doing)?;
+        let file = open_one(join)?;
+        let ours = is_ours(join.kind, file.as_fd()).doing(|| "look at a namespace".to_owned())?;
         if ours {
             refuse_changes(plan, join.kind)?;
         }
@@ -57,6 +47,19 @@ pub(crate) fn open(plan: &Plan) -> Result<Joins> {
     let user = list.iter().any(|(kind, _)| *kind == Namespaces::USER);
     let through = user || plan.namespaces.new.contains(Namespaces::USER) && !list.is_empty();
     Ok(Joins { list, through })
+}
+
+/// Opens one, and looks whether it is what it is said to be.
+pub(crate) fn open_one(join: &Join) -> Result<OwnedFd> {
+    let doing = || format!("join the {} namespace {}", word(join.kind), join.path.display());
+    let path = CString::new(join.path.as_os_str().as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
+    let file = fs::openat(CWD, &path, OFlags::RDONLY | OFlags::NONBLOCK, 0).doing(doing)?;
+    match ns::kind(file.as_fd()) {
+        Ok(kind) if kind == join.kind => Ok(file),
+        Ok(kind) => Err(Error::invalid(doing(), format!("it is a {} namespace", word(kind)))),
+        Err(error) if error.errno() == Errno::NOTTY => Err(Error::invalid(doing(), "it is no namespace")),
+        Err(error) => Err(Error::setup(doing(), error)),
+    }
 }
 
 fn is_ours(kind: Namespaces, file: BorrowedFd<'_>) -> hull_sys::Result<bool> {
@@ -246,7 +249,7 @@ pub(crate) fn check_id_maps(namespaces: &Isolation, pid: i32) -> Result<()> {
 }
 
 /// A file of /proc about a child of ours; its number cannot be anybody else's before we have waited for it.
-fn proc_file(pid: i32, name: &str) -> CString {
+pub(crate) fn proc_file(pid: i32, name: &str) -> CString {
     CString::new(format!("/proc/{pid}/{name}")).unwrap_or_default()
 }
 

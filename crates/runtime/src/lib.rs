@@ -7,10 +7,12 @@
 
 pub mod caps;
 pub mod cgroup;
+mod copyup;
 mod create;
 mod devices;
 mod diagnose;
 mod error;
+mod idmap;
 mod init;
 mod join;
 mod mounts;

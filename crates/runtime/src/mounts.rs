@@ -12,62 +12,130 @@ use rustix::fs::FileType;
 
 use crate::error::{Doing, Error, Result};
 use crate::plan::{MountStep, Plan, What};
+use crate::{copyup, idmap};
 
 /// The sources that only the parent can see: one entry per mount step, `Some` for binds.
 pub(crate) type Sources = Vec<Option<OwnedFd>>;
 
-/// Clones the trees of all bind mounts, in the parent, where the host's paths still mean something.
+/// Clones the trees of all bind mounts, in the parent, where the host's paths still mean something and the rights to
+/// change the host's mounts are there.
 pub(crate) fn open_sources(plan: &Plan) -> Result<Sources> {
+    const SHARED: u64 = mount::MountPropagationFlags::SHARED.bits() as u64;
+    let shared_root = plan.root_propagation.is_some_and(|(kind, _)| kind == SHARED);
     plan.mounts
         .iter()
         .map(|step| match &step.what {
-            What::Bind { source, recursive } => {
-                let path = CString::new(source.as_os_str().as_bytes()).map_err(|_| {
-                    Error::invalid(format!("mount {}", step.destination.display()), "the source's name holds a NUL")
-                })?;
-                mount::clone_tree(&path, *recursive).map(Some).map_err(|error| {
-                    let doing = format!("mount {} at {}", source.display(), step.destination.display());
-                    if error.errno() == Errno::NOENT {
-                        return Error::invalid(doing, "no such file or directory on the host");
-                    }
-                    Error::setup(doing, error)
-                })
-            }
+            What::Bind { source, recursive } => open_source(plan, step, source, *recursive, shared_root).map(Some),
             _ => Ok(None),
         })
         .collect()
 }
 
-/// Performs one step that is a bind or a file system. Gives the mount's descriptor.
+fn open_source(plan: &Plan, step: &MountStep, source: &Path, recursive: bool, shared_root: bool) -> Result<OwnedFd> {
+    let doing = || format!("mount {} at {}", source.display(), step.destination.display());
+    let path = CString::new(source.as_os_str().as_bytes())
+        .map_err(|_| Error::invalid(doing(), "the source's name holds a NUL"))?;
+    let tree = mount::clone_tree(&path, recursive).map_err(|error| match error.errno() {
+        Errno::NOENT => Error::invalid(doing(), "no such file or directory on the host"),
+        _ => Error::setup(doing(), error),
+    })?;
+    // Before the tree is attached anywhere: ids cannot be mapped later.
+    if let Some(ids) = &step.ids {
+        let users = idmap::user_namespace(ids, &plan.namespaces)?;
+        let attr = MountAttr::idmap(users.as_fd());
+        mount::mount_setattr(tree.as_fd(), c"", step.options.idmap == Some(true), attr).map_err(|error| {
+            let hint = "not every file system can have its ids mapped, and none twice; see mount_setattr(2)";
+            Error::setup(format!("map the ids of {}", source.display()), error).hint(hint)
+        })?;
+    }
+    for (recursive, attr) in step.options.changes(shared_root) {
+        mount::mount_setattr(tree.as_fd(), c"", recursive, attr).doing(doing)?;
+    }
+    Ok(tree)
+}
+
+/// Takes a detached tree out of every peer group.
+pub(crate) fn make_private(tree: BorrowedFd<'_>) -> hull_sys::Result<()> {
+    let propagation = u64::from(mount::MountPropagationFlags::PRIVATE.bits());
+    mount::mount_setattr(tree, c"", true, MountAttr { propagation, ..MountAttr::default() })
+}
+
+/// Performs one step that is a bind, a file system or a remount. Gives the mount's descriptor.
 pub(crate) fn perform(root: &Root, step: &MountStep, source: Option<&OwnedFd>) -> Result<OwnedFd> {
     let doing = || format!("mount {}", step.destination.display());
-    let made = match (&step.what, source) {
-        (What::Filesystem { kind, source }, _) => {
-            refuse_special_target(root, step, kind)?;
-            let attributes = MountAttrFlags::from_bits_retain(step.options.set as u32);
-            Some(mount::new_filesystem(kind, source.as_deref(), &step.options.data, attributes).doing(doing)?)
+    match (&step.what, source) {
+        (What::Filesystem { kind, source }, _) => filesystem(root, step, kind, source.as_deref()),
+        (What::Remount { bind }, _) => remount(root, step, *bind),
+        (_, Some(tree)) => {
+            let folder = is_folder(tree.as_fd()).doing(doing)?;
+            let target = target(root, &step.destination, folder).doing(doing)?;
+            mount::attach(tree.as_fd(), target.as_fd()).doing(doing)?;
+            tree.try_clone().map_err(|error| Error::setup(doing(), error))
         }
-        _ => None,
-    };
-    let tree = match (&made, source) {
-        (Some(made), _) => made.as_fd(),
-        (None, Some(source)) => source.as_fd(),
-        (None, None) => return Err(Error::invalid(doing(), "there is no source")),
-    };
-    let folder = is_folder(tree).doing(doing)?;
-    let target = target(root, &step.destination, folder).doing(doing)?;
-    if source.is_some() {
-        set_attributes(tree, step).doing(doing)?;
+        (_, None) => Err(Error::invalid(doing(), "there is no source")),
     }
-    mount::attach(tree, target.as_fd()).doing(doing)?;
-    for (kind, recursive) in &step.options.propagation {
-        let attr = MountAttr { propagation: *kind, ..MountAttr::default() };
-        mount::mount_setattr(tree, c"", *recursive, attr).doing(doing)?;
+}
+
+/// A new file system, made detached and attached in the end.
+fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>) -> Result<OwnedFd> {
+    let doing = || format!("mount {}", step.destination.display());
+    refuse_special_target(root, step, kind)?;
+    let mut options = step.options.data.clone();
+    let mut attributes = MountAttrFlags::from_bits_retain(step.options.set as u32);
+    let target = target(root, &step.destination, true).doing(doing)?;
+    let has_mode = options.iter().any(|(key, _)| key.as_c_str() == c"mode");
+    if kind == c"tmpfs" && !has_mode {
+        // It looks like the folder that it covers, as with runc: the image's /tmp stays everybody's.
+        let mode = fs::fstat(target.as_fd()).doing(doing)?.st_mode & 0o7777;
+        let mode = CString::new(format!("{mode:o}")).map_err(|error| Error::setup(doing(), error))?;
+        options.push((c"mode".to_owned(), Some(mode)));
     }
-    match made {
-        Some(made) => Ok(made),
-        None => tree.try_clone_to_owned().map_err(|error| Error::setup(doing(), error)),
+    // A device is read-only below its file system too, and may be one that cannot be written.
+    if attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
+        && source.is_some_and(|source| source.to_bytes().starts_with(b"/"))
+    {
+        options.push((c"ro".to_owned(), None));
     }
+    if step.options.copy_up {
+        attributes -= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    let made = mount::new_filesystem(kind, source, &options, attributes).doing(doing)?;
+    if step.options.copy_up {
+        copyup::copy(target.as_fd(), made.as_fd()).doing(|| format!("copy up {}", step.destination.display()))?;
+        let attr = MountAttr { set: step.options.set, ..MountAttr::default() };
+        mount::mount_setattr(made.as_fd(), c"", false, attr).doing(doing)?;
+    }
+    let (set, clear) = (step.options.recursive_set, step.options.recursive_clear);
+    if set | clear != 0 {
+        let attr = MountAttr { set, clear, ..MountAttr::default() };
+        mount::mount_setattr(made.as_fd(), c"", true, attr).doing(doing)?;
+    }
+    mount::attach(made.as_fd(), target.as_fd()).doing(doing)?;
+    for (propagation, recursive) in &step.options.propagation {
+        let attr = MountAttr { propagation: *propagation, ..MountAttr::default() };
+        mount::mount_setattr(made.as_fd(), c"", *recursive, attr).doing(doing)?;
+    }
+    Ok(made)
+}
+
+/// Changes what an earlier step has mounted: of the attributes only those that are given stay, as with mount(2).
+fn remount(root: &Root, step: &MountStep, bind: bool) -> Result<OwnedFd> {
+    use mount::OpenTreeFlags as Flags;
+    const SWITCHES: u64 = 0x1 | 0x2 | 0x4 | 0x8;
+    let doing = || format!("remount {}", step.destination.display());
+    let target = root.resolve(&step.destination).doing(doing)?;
+    let there = mount::open_tree(target.as_fd(), c"", Flags::AT_EMPTY_PATH).doing(doing)?;
+    if !bind && !step.options.data.is_empty() {
+        mount::reconfigure(there.as_fd(), &step.options.data).doing(doing)?;
+    }
+    let (set, clear) = (step.options.set, step.options.clear | SWITCHES & !step.options.set);
+    mount::mount_setattr(there.as_fd(), c"", false, MountAttr { set, clear, ..MountAttr::default() }).doing(doing)?;
+    for (recursive, attr) in
+        step.options.changes(true).into_iter().filter(|(all, attr)| *all || attr.propagation != 0)
+    {
+        mount::mount_setattr(there.as_fd(), c"", recursive, attr).doing(doing)?;
+    }
+    Ok(there)
 }
 
 /// /proc and /sys hold what the kernel trusts: an image that has a link there wants them elsewhere.
@@ -124,19 +192,6 @@ fn make_file(root: &Root, path: &Path, links: u32) -> hull_sys::Result<OwnedFd> 
             root.resolve(path)
         }
     }
-}
-
-fn set_attributes(tree: BorrowedFd<'_>, step: &MountStep) -> hull_sys::Result<()> {
-    let options = &step.options;
-    if options.set | options.clear != 0 {
-        let attr = MountAttr { set: options.set, clear: options.clear, ..MountAttr::default() };
-        mount::mount_setattr(tree, c"", false, attr)?;
-    }
-    if options.recursive_set | options.recursive_clear != 0 {
-        let attr = MountAttr { set: options.recursive_set, clear: options.recursive_clear, ..MountAttr::default() };
-        mount::mount_setattr(tree, c"", true, attr)?;
-    }
-    Ok(())
 }
 
 /// Hides paths: a file under the container's own /dev/null, a folder under an empty read-only tmpfs.

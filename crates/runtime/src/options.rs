@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 
-use hull_sys::mount::{MountAttrFlags, MountPropagationFlags};
+use hull_sys::mount::{MountAttr, MountAttrFlags, MountPropagationFlags};
 
 use crate::error::{Error, Result};
 
@@ -25,12 +25,44 @@ pub struct Options {
     pub propagation: Vec<(u64, bool)>,
     /// What is the file system's own: `size=64m`, or a flag.
     pub data: Vec<(CString, Option<CString>)>,
+    /// `Some(recursive)` if ids are mapped.
+    pub idmap: Option<bool>,
+    /// A tmpfs gets what the image has in its place.
+    pub copy_up: bool,
+    /// What is mounted there already is changed.
+    pub remount: bool,
+}
+
+impl Options {
+    /// The changes of a bind's own copy of the host's mount, as few as they can be: whether each is for the whole tree.
+    ///
+    /// A copy is a peer of what it was copied from. Unless the container's root is to be shared, it becomes its slave
+    /// first, or else what the container mounts on it would appear on the host.
+    pub fn changes(&self, shared_root: bool) -> Vec<(bool, MountAttr)> {
+        const CUTS: [u64; 2] =
+            [MountPropagationFlags::PRIVATE.bits() as u64, MountPropagationFlags::DOWNSTREAM.bits() as u64];
+        let slave = (u64::from(MountPropagationFlags::DOWNSTREAM.bits()), true);
+        let cut = shared_root || self.propagation.first().is_some_and(|(kind, all)| *all && CUTS.contains(kind));
+        let types = (!cut).then_some(slave).into_iter().chain(self.propagation.iter().copied());
+        let mut changes: Vec<(bool, MountAttr)> =
+            types.map(|(propagation, all)| (all, MountAttr { propagation, ..MountAttr::default() })).collect();
+        for (all, set, clear) in [(false, self.set, self.clear), (true, self.recursive_set, self.recursive_clear)] {
+            if set | clear == 0 {
+                continue;
+            }
+            match changes.last_mut() {
+                Some((same, attr)) if *same == all => (attr.set, attr.clear) = (set, clear),
+                _ => changes.push((all, MountAttr { set, clear, ..MountAttr::default() })),
+            }
+        }
+        changes
+    }
 }
 
 /// Sorts `options` of the mount at `destination`.
 ///
 /// # Errors
-/// An option that is known and not supported, or that holds a NUL.
+/// An option that is a file system's own on a mount that has none, or that holds a NUL.
 pub fn parse(destination: &str, options: &[String]) -> Result<Options> {
     let mut sorted = Options::default();
     for option in options {
@@ -38,7 +70,17 @@ pub fn parse(destination: &str, options: &[String]) -> Result<Options> {
             own(&mut sorted, destination, option)?;
         }
     }
-    Ok(sorted)
+    // These three say what is so anyway.
+    if sorted.bind.is_some() {
+        sorted.data.retain(|(key, _)| ![c"async", c"nomand", c"nolazytime"].contains(&key.as_c_str()));
+    }
+    match sorted.data.first() {
+        Some((key, _)) if sorted.bind.is_some() => {
+            let cause = format!("option {:?} is a file system's, and a bind has the host's", key.to_string_lossy());
+            Err(Error::invalid(format!("mount {destination}"), cause))
+        }
+        _ => Ok(sorted),
+    }
 }
 
 const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
@@ -51,42 +93,52 @@ const ATIME: u64 = 0x70;
 const NODIRATIME: u64 = MountAttrFlags::MOUNT_ATTR_NODIRATIME.bits() as u64;
 const NOSYMFOLLOW: u64 = 0x20_0000;
 
+/// The words for attributes of a mount: what each sets and clears. The recursive form of each is the same word with an r
+/// before it; `rro` is `ro` and so on. The kinds of atime exclude one another, and the kernel wants all cleared at once.
+const WORDS: [(&str, u64, u64); 18] = [
+    ("ro", RDONLY, 0),
+    ("rw", 0, RDONLY),
+    ("nosuid", NOSUID, 0),
+    ("suid", 0, NOSUID),
+    ("nodev", NODEV, 0),
+    ("dev", 0, NODEV),
+    ("noexec", NOEXEC, 0),
+    ("exec", 0, NOEXEC),
+    ("noatime", NOATIME, ATIME),
+    ("atime", 0, ATIME),
+    ("relatime", 0, ATIME),
+    ("norelatime", 0, 0),
+    ("strictatime", STRICTATIME, ATIME),
+    ("nostrictatime", 0, ATIME),
+    ("nodiratime", NODIRATIME, 0),
+    ("diratime", 0, NODIRATIME),
+    ("nosymfollow", NOSYMFOLLOW, 0),
+    ("symfollow", 0, NOSYMFOLLOW),
+];
+
 fn attribute(sorted: &mut Options, option: &str) -> bool {
-    // The recursive form of each is the same word with an r before it; `rro` is `ro` and so on.
-    const WORDS: [(&str, u64, u64); 17] = [
-        ("ro", RDONLY, 0),
-        ("rw", 0, RDONLY),
-        ("nosuid", NOSUID, 0),
-        ("suid", 0, NOSUID),
-        ("nodev", NODEV, 0),
-        ("dev", 0, NODEV),
-        ("noexec", NOEXEC, 0),
-        ("exec", 0, NOEXEC),
-        ("noatime", NOATIME, ATIME),
-        ("atime", 0, NOATIME),
-        ("relatime", 0, ATIME),
-        ("norelatime", 0, 0),
-        ("strictatime", STRICTATIME, ATIME),
-        ("nodiratime", NODIRATIME, 0),
-        ("diratime", 0, NODIRATIME),
-        ("nosymfollow", NOSYMFOLLOW, 0),
-        ("symfollow", 0, NOSYMFOLLOW),
-    ];
     let find = |word: &str| WORDS.iter().find(|known| known.0 == word);
-    if let Some((_, set, clear)) = find(option) {
-        sorted.set = (sorted.set & !clear & !if *set & ATIME != 0 { ATIME } else { 0 }) | set;
-        sorted.clear = (sorted.clear & !set) | clear;
+    let merge = |set: &mut u64, clear: &mut u64, word: &(&str, u64, u64)| {
+        *set = *set & !word.2 | word.1;
+        *clear = *clear & !(word.1 & !ATIME) | word.2;
+    };
+    if let Some(word) = find(option) {
+        merge(&mut sorted.set, &mut sorted.clear, word);
         return true;
     }
-    if let Some((_, set, clear)) = option.strip_prefix('r').and_then(find) {
-        sorted.recursive_set = (sorted.recursive_set & !clear) | set;
-        sorted.recursive_clear = (sorted.recursive_clear & !set) | clear;
+    if let Some(word) = option.strip_prefix('r').and_then(find) {
+        merge(&mut sorted.recursive_set, &mut sorted.recursive_clear, word);
         return true;
     }
     match option {
         "bind" => sorted.bind = Some(sorted.bind.unwrap_or(false)),
         "rbind" => sorted.bind = Some(true),
-        "defaults" => {}
+        "idmap" => sorted.idmap = Some(sorted.idmap.unwrap_or(false)),
+        "ridmap" => sorted.idmap = Some(true),
+        "tmpcopyup" => sorted.copy_up = true,
+        "remount" => sorted.remount = true,
+        // The state that every new mount is in; `silent` and `loud` are about the kernel's log.
+        "defaults" | "silent" | "loud" | "noiversion" => {}
         _ => return false,
     }
     true
@@ -108,6 +160,14 @@ pub fn propagation_type(word: &str) -> Option<(u64, bool)> {
     Some((u64::from(flag.bits()), recursive))
 }
 
+/// The word for a propagation type.
+pub fn propagation_word(kind: u64) -> &'static str {
+    ["shared", "slave", "private", "unbindable"]
+        .into_iter()
+        .find(|word| propagation_type(word).is_some_and(|(known, _)| known == kind))
+        .unwrap_or("unknown")
+}
+
 fn propagation(sorted: &mut Options, option: &str) -> bool {
     match propagation_type(option) {
         Some(kind) => {
@@ -119,12 +179,7 @@ fn propagation(sorted: &mut Options, option: &str) -> bool {
 }
 
 fn own(sorted: &mut Options, destination: &str, option: &str) -> Result<()> {
-    const UNSUPPORTED: [&str; 9] =
-        ["idmap", "ridmap", "tmpcopyup", "remount", "sync", "async", "dirsync", "mand", "lazytime"];
     let doing = || format!("mount {destination}");
-    if UNSUPPORTED.contains(&option) {
-        return Err(Error::invalid(doing(), format!("option {option:?} is not supported yet")));
-    }
     let text = |part: &str| {
         CString::new(part).map_err(|_| Error::invalid(doing(), format!("option {option:?} holds a NUL")))
     };
@@ -170,8 +225,49 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_option_is_named() {
-        let error = parse("/x", &["idmap".to_owned()]).unwrap_err();
-        assert!(error.to_string().contains("\"idmap\" is not supported"), "{error}");
+    fn every_option_of_the_specifications_table_is_known() {
+        let binds = "async atime bind defaults dev diratime exec idmap loud noatime nodev nodiratime noexec \
+                     noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev \
+                     rdiratime relatime remount rexec ridmap rnoatime rnodiratime rnoexec rnorelatime rnostrictatime \
+                     rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow \
+                     runbindable rw shared silent slave strictatime suid symfollow unbindable";
+        let binds: Vec<&str> = binds.split_whitespace().collect();
+        assert_eq!(sort(&binds).data, []);
+        // The rest is the superblock's, whose words fsconfig(2) takes as they are, or a file system's.
+        assert_eq!(sort(&["sync", "dirsync", "lazytime", "mand", "iversion"]).data.len(), 5);
+        assert!(sort(&["tmpcopyup"]).copy_up);
+    }
+
+    #[test]
+    fn a_file_systems_option_on_a_bind_is_refused() {
+        let error = parse("/x", &["bind".to_owned(), "size=5".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("\"size\" is a file system's"), "{error}");
+    }
+
+    #[test]
+    fn atimes_exclude_one_another() {
+        assert_eq!((sort(&["atime"]).set, sort(&["atime"]).clear), (0, ATIME));
+        assert_eq!((sort(&["noatime", "relatime"]).set, sort(&["noatime", "relatime"]).clear), (0, ATIME));
+        assert_eq!(
+            (sort(&["rbind", "rnoatime"]).recursive_set, sort(&["rnoatime"]).recursive_clear),
+            (NOATIME, ATIME)
+        );
+    }
+
+    #[test]
+    fn a_bind_is_cut_off_from_the_host_unless_the_root_is_shared() {
+        const SLAVE: u64 = MountPropagationFlags::DOWNSTREAM.bits() as u64;
+        const SHARED: u64 = MountPropagationFlags::SHARED.bits() as u64;
+        const PRIVATE: u64 = MountPropagationFlags::PRIVATE.bits() as u64;
+        let kinds = |options: &[&str], shared: bool| -> Vec<u64> {
+            sort(options).changes(shared).iter().map(|(_, attr)| attr.propagation).collect()
+        };
+        assert_eq!(kinds(&["bind"], false), [SLAVE]);
+        assert_eq!(kinds(&["bind", "shared"], false), [SLAVE, SHARED]);
+        assert_eq!(kinds(&["bind", "shared"], true), [SHARED]);
+        assert_eq!(kinds(&["rbind", "rprivate", "rro"], false), [PRIVATE]);
+        assert_eq!(sort(&["rbind", "rprivate", "rro"]).changes(false)[0].1.set, RDONLY);
+        assert_eq!(kinds(&["rbind", "private"], false), [SLAVE, PRIVATE]);
+        assert_eq!(sort(&["bind", "ro", "rnosuid"]).changes(true).len(), 2);
     }
 }

@@ -4,22 +4,23 @@
 //! story files perform; the child computes nothing that could be computed here.
 
 use std::ffi::CString;
-use std::fmt;
 use std::path::PathBuf;
 
 use hull_sys::ns::Namespaces;
-use oci_spec::runtime::{Mount, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{PosixRlimitType, Process, Spec};
 use rustix::process::Resource;
 
-use crate::caps::{self, CapSets};
+use crate::caps::CapSets;
 use crate::error::{Error, Result};
-use crate::options::{self, Options};
 use crate::seccomp::{self, Program};
 
 mod devices;
+mod display;
+mod mounts;
 mod namespaces;
 
 pub use devices::{Device, Node};
+pub use mounts::{Ids, MountStep, What};
 pub use namespaces::{IdMap, Isolation, Join, word};
 
 /// Everything that the two halves of a creation perform.
@@ -31,6 +32,8 @@ pub struct Plan {
     pub hostname: Option<CString>,
     /// NIS domain name.
     pub domainname: Option<CString>,
+    /// Propagation type of the root in the end, and whether for the whole tree; `None` leaves it private.
+    pub root_propagation: Option<(u64, bool)>,
     /// Whether the root itself becomes read-only at the end.
     pub read_only_root: bool,
     /// Mounts, in order.
@@ -87,38 +90,6 @@ pub struct Sysctl {
 /// A resource limit: resource, soft, hard; `None` is unlimited.
 pub type Limit = (Resource, Option<u64>, Option<u64>);
 
-/// One mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountStep {
-    /// Where, as the container sees it.
-    pub destination: PathBuf,
-    /// What.
-    pub what: What,
-    /// How.
-    pub options: Options,
-}
-
-/// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// A copy of a tree (or file) of the host.
-    Bind {
-        /// The host's path.
-        source: PathBuf,
-        /// With everything mounted below it.
-        recursive: bool,
-    },
-    /// A file system of this kind.
-    Filesystem {
-        /// `proc`, `tmpfs`, …
-        kind: CString,
-        /// What the mount table shows as its source.
-        source: Option<CString>,
-    },
-    /// The view of the container's own control groups.
-    Cgroup,
-}
-
 impl Plan {
     /// The plan for `spec`.
     ///
@@ -142,11 +113,17 @@ impl Plan {
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
         Ok(Self {
             sysctl: sysctls(linux, &namespaces)?,
+            mounts: spec
+                .mounts()
+                .iter()
+                .flatten()
+                .map(|one| mounts::mount(one, &namespaces))
+                .collect::<Result<_>>()?,
             namespaces,
             hostname: optional("set the host name", spec.hostname())?,
             domainname: optional("set the domain name", spec.domainname())?,
             read_only_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
-            mounts: spec.mounts().iter().flatten().map(mount).collect::<Result<_>>()?,
+            root_propagation: mounts::root_propagation(linux)?,
             devices: devices::devices(linux)?,
             masked: paths(linux.masked_paths()),
             read_only: paths(linux.readonly_paths()),
@@ -199,12 +176,11 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
     }
     if let Some(linux) = spec.linux() {
         let listens = linux.seccomp().as_ref().is_some_and(|profile| profile.listener_path().is_some());
-        let names: [(&str, bool); 6] = [
+        let names: [(&str, bool); 5] = [
             ("linux.seccomp.listenerPath", listens),
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.mountLabel", linux.mount_label().is_some()),
             ("linux.personality", linux.personality().is_some()),
-            ("linux.rootfsPropagation", linux.rootfs_propagation().is_some()),
             ("linux.netDevices", linux.net_devices().is_some()),
         ];
         fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
@@ -213,32 +189,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         [] => Ok(()),
         fields => Err(Error::invalid("create the container", format!("{} is not supported yet", fields.join(", ")))),
     }
-}
-
-fn mount(mount: &Mount) -> Result<MountStep> {
-    let destination = mount.destination().clone();
-    let shown = destination.display().to_string();
-    let doing = format!("mount {shown}");
-    if !destination.is_absolute() {
-        return Err(Error::invalid(doing, "the destination is not absolute"));
-    }
-    let empty = Vec::new();
-    let options = options::parse(&shown, mount.options().as_ref().unwrap_or(&empty))?;
-    let kind = mount.typ().as_deref().unwrap_or("none");
-    let what = match (options.bind, kind) {
-        (Some(recursive), _) => {
-            let source =
-                mount.source().clone().ok_or_else(|| Error::invalid(doing, "a bind mount needs a source"))?;
-            What::Bind { source, recursive }
-        }
-        (None, "cgroup" | "cgroup2") => What::Cgroup,
-        (None, "bind" | "none") => return Err(Error::invalid(doing, "it has neither a type nor the option bind")),
-        (None, kind) => {
-            let source = mount.source().as_ref().map(|source| source.to_string_lossy().into_owned());
-            What::Filesystem { kind: text(&doing, kind)?, source: optional(&doing, &source)? }
-        }
-    };
-    Ok(MountStep { destination, what, options })
 }
 
 /// Parameters that a namespace owns; all others would change the host (`threats` of `+`, `..` and the like end here
@@ -306,84 +256,4 @@ fn rlimits(process: &Process) -> Result<Vec<Limit>> {
             Ok((resource, limit(rlimit.soft()), limit(rlimit.hard())))
         })
         .collect()
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let show = |text: &CString| String::from_utf8_lossy(text.to_bytes()).into_owned();
-        writeln!(f, "namespaces  {}", self.namespaces.new)?;
-        for join in &self.namespaces.joined {
-            writeln!(f, "joins       {} {}", word(join.kind), join.path.display())?;
-        }
-        for (name, map) in [("uid map", &self.namespaces.uids), ("gid map", &self.namespaces.gids)] {
-            for (inside, outside, size) in &map.0 {
-                writeln!(f, "{name}     {inside} is {outside} outside, {size} ids")?;
-            }
-        }
-        for line in self.namespaces.clocks.lines() {
-            writeln!(f, "clock       {line}")?;
-        }
-        if let Some(hostname) = &self.hostname {
-            writeln!(f, "hostname    {}", show(hostname))?;
-        }
-        for mount in &self.mounts {
-            let what = match &mount.what {
-                What::Bind { source, recursive } => {
-                    format!("{} of {}", if *recursive { "rbind" } else { "bind" }, source.display())
-                }
-                What::Filesystem { kind, .. } => show(kind),
-                What::Cgroup => "cgroup".to_owned(),
-            };
-            writeln!(f, "mount       {} ({what}){}", mount.destination.display(), mount.options)?;
-        }
-        for device in &self.devices {
-            writeln!(f, "device      {device}")?;
-        }
-        for path in &self.masked {
-            writeln!(f, "masked      {}", path.display())?;
-        }
-        for path in &self.read_only {
-            writeln!(f, "read-only   {}", path.display())?;
-        }
-        if self.read_only_root {
-            writeln!(f, "read-only   /")?;
-        }
-        for sysctl in &self.sysctl {
-            writeln!(f, "sysctl      {} = {}", show(&sysctl.name), sysctl.value)?;
-        }
-        for (resource, soft, hard) in &self.rlimits {
-            writeln!(f, "rlimit      {resource:?} soft {soft:?} hard {hard:?}")?;
-        }
-        writeln!(f, "user        {}:{} groups {:?}", self.uid, self.gid, self.groups)?;
-        let sets =
-            [("bounding", self.caps.bounding), ("effective", self.caps.effective), ("ambient", self.caps.ambient)];
-        for (name, mask) in sets {
-            let names: Vec<_> = caps::names(mask).collect();
-            writeln!(f, "caps        {name}: {}", if names.is_empty() { "none".into() } else { names.join(" ") })?;
-        }
-        writeln!(f, "no_new_privs {}", self.no_new_privs)?;
-        match &self.seccomp {
-            Some(program) => writeln!(f, "seccomp     {} instructions", program.filter.len())?,
-            None => writeln!(f, "seccomp     unconfined")?,
-        }
-        writeln!(f, "cwd         {}", self.cwd.display())?;
-        let argv: Vec<_> = self.argv.iter().map(show).collect();
-        writeln!(f, "exec        {argv:?}")
-    }
-}
-
-impl fmt::Display for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use hull_sys::mount::MountAttrFlags;
-        if self.set != 0 {
-            write!(f, " {:?}", MountAttrFlags::from_bits_retain(self.set as u32))?;
-        }
-        for (key, value) in &self.data {
-            write!(f, " {}", key.to_string_lossy())?;
-            if let Some(value) = value {
-                write!(f, "={}", value.to_string_lossy())?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -3,7 +3,7 @@
 //! A name given here is one component or a path that hull itself chose. Paths that come from an image, a layer or a
 //! context go through [`crate::path::Root`].
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
@@ -118,6 +118,25 @@ pub fn write(file: BorrowedFd<'_>, data: &[u8]) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Copies the rest of `from` to `to`; shown as one call.
+pub fn copy_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    call("sendfile", &[Arg::fd(&to), Arg::fd(&from), Arg::Text("NULL")], || {
+        const CHUNK: usize = 1 << 30;
+        while rustix::io::retry_on_intr(|| rustix::fs::sendfile(to, from, None, CHUNK))? > 0 {}
+        Ok(())
+    })
+}
+
+/// `readlinkat(2)`.
+pub fn readlinkat(dir: BorrowedFd<'_>, path: &CStr) -> Result<CString> {
+    let mut link = CString::default();
+    call("readlinkat", &[Arg::fd(&dir), Arg::cstr(path)], || {
+        link = rustix::fs::readlinkat(dir, path, Vec::new())?;
+        Ok(())
+    })?;
+    Ok(link)
 }
 
 /// Opens an existing kernel file below `dir` and writes `data` to it in one `write(2)`.

@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::CWD;
 pub use rustix::mount::{
-    FsMountFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsPickFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
 };
 
 use crate::call::{Arg, Result, call};
@@ -94,6 +95,14 @@ pub struct MountAttr {
     pub userns_fd: u64,
 }
 
+impl MountAttr {
+    /// `MOUNT_ATTR_IDMAP` with the mappings of the user namespace `users`.
+    pub fn idmap(users: BorrowedFd<'_>) -> Self {
+        const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+        Self { set: MOUNT_ATTR_IDMAP, userns_fd: users.as_raw_fd() as u64, ..Self::default() }
+    }
+}
+
 struct Attributes(u64);
 
 impl fmt::Display for Attributes {
@@ -109,6 +118,9 @@ impl fmt::Display for MountAttr {
         if self.propagation != 0 {
             let flags = MountPropagationFlags::from_bits_retain(self.propagation as u32);
             write!(f, ", propagation={}", Arg::Flags(&flags))?;
+        }
+        if self.userns_fd != 0 {
+            write!(f, ", userns_fd={}", self.userns_fd)?;
         }
         f.write_str("}")
     }
@@ -177,14 +189,28 @@ pub fn new_filesystem(
     if let Some(source) = source {
         fsconfig_string(context.as_fd(), c"source", source)?;
     }
-    for (key, value) in options {
-        match value {
-            Some(value) => fsconfig_string(context.as_fd(), key, value)?,
-            None => fsconfig_flag(context.as_fd(), key)?,
-        }
-    }
+    configure(context.as_fd(), options)?;
     fsconfig_create(context.as_fd())?;
     fsmount(context.as_fd(), attributes)
+}
+
+/// Changes the file system of a mount: `fspick(2)` and `fsconfig(2)`.
+pub fn reconfigure(mounted: BorrowedFd<'_>, options: &[(CString, Option<CString>)]) -> Result<()> {
+    let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let context = call("fspick", &[Arg::fd(&mounted), Arg::Str(b""), Arg::Flags(&flags)], || {
+        rustix::mount::fspick(mounted, c"", flags)
+    })?;
+    configure(context.as_fd(), options)?;
+    let args =
+        [Arg::fd(&context), Arg::Text("FSCONFIG_CMD_RECONFIGURE"), Arg::Text("NULL"), Arg::Text("NULL"), Arg::Int(0)];
+    call("fsconfig", &args, || rustix::mount::fsconfig_reconfigure(context.as_fd()))
+}
+
+fn configure(context: BorrowedFd<'_>, options: &[(CString, Option<CString>)]) -> Result<()> {
+    options.iter().try_for_each(|(key, value)| match value {
+        Some(value) => fsconfig_string(context, key, value),
+        None => fsconfig_flag(context, key),
+    })
 }
 
 /// A detached copy of the mount at a host path, `recursive` with everything mounted below it.

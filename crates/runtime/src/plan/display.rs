@@ -1,0 +1,107 @@
+//! A plan as text: what `--dry-run` prints and golden tests compare.
+
+use std::ffi::CString;
+use std::fmt;
+
+use super::{Plan, What, word};
+use crate::caps;
+use crate::options::{Options, propagation_word};
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |text: &CString| String::from_utf8_lossy(text.to_bytes()).into_owned();
+        writeln!(f, "namespaces  {}", self.namespaces.new)?;
+        for join in &self.namespaces.joined {
+            writeln!(f, "joins       {} {}", word(join.kind), join.path.display())?;
+        }
+        for (name, map) in [("uid map", &self.namespaces.uids), ("gid map", &self.namespaces.gids)] {
+            for (inside, outside, size) in &map.0 {
+                writeln!(f, "{name}     {inside} is {outside} outside, {size} ids")?;
+            }
+        }
+        for line in self.namespaces.clocks.lines() {
+            writeln!(f, "clock       {line}")?;
+        }
+        if let Some(hostname) = &self.hostname {
+            writeln!(f, "hostname    {}", show(hostname))?;
+        }
+        for mount in &self.mounts {
+            let what = match &mount.what {
+                What::Bind { source, recursive } => {
+                    format!("{} of {}", if *recursive { "rbind" } else { "bind" }, source.display())
+                }
+                What::Filesystem { kind, .. } => show(kind),
+                What::Cgroup => "cgroup".to_owned(),
+                What::Remount { .. } => "remount".to_owned(),
+            };
+            writeln!(f, "mount       {} ({what}){}", mount.destination.display(), mount.options)?;
+        }
+        for device in &self.devices {
+            writeln!(f, "device      {device}")?;
+        }
+        for path in &self.masked {
+            writeln!(f, "masked      {}", path.display())?;
+        }
+        for path in &self.read_only {
+            writeln!(f, "read-only   {}", path.display())?;
+        }
+        if let Some((kind, recursive)) = self.root_propagation {
+            writeln!(f, "propagation {}{}", if recursive { "r" } else { "" }, propagation_word(kind))?;
+        }
+        if self.read_only_root {
+            writeln!(f, "read-only   /")?;
+        }
+        for sysctl in &self.sysctl {
+            writeln!(f, "sysctl      {} = {}", show(&sysctl.name), sysctl.value)?;
+        }
+        for (resource, soft, hard) in &self.rlimits {
+            writeln!(f, "rlimit      {resource:?} soft {soft:?} hard {hard:?}")?;
+        }
+        writeln!(f, "user        {}:{} groups {:?}", self.uid, self.gid, self.groups)?;
+        let sets =
+            [("bounding", self.caps.bounding), ("effective", self.caps.effective), ("ambient", self.caps.ambient)];
+        for (name, mask) in sets {
+            let names: Vec<_> = caps::names(mask).collect();
+            writeln!(f, "caps        {name}: {}", if names.is_empty() { "none".into() } else { names.join(" ") })?;
+        }
+        writeln!(f, "no_new_privs {}", self.no_new_privs)?;
+        match &self.seccomp {
+            Some(program) => writeln!(f, "seccomp     {} instructions", program.filter.len())?,
+            None => writeln!(f, "seccomp     unconfined")?,
+        }
+        writeln!(f, "cwd         {}", self.cwd.display())?;
+        let argv: Vec<_> = self.argv.iter().map(show).collect();
+        writeln!(f, "exec        {argv:?}")
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use hull_sys::mount::MountAttrFlags;
+        let sets = [
+            ("", self.set),
+            ("without ", self.clear),
+            ("all below ", self.recursive_set),
+            ("all below without ", self.recursive_clear),
+        ];
+        for (how, bits) in sets.iter().filter(|(_, bits)| *bits != 0) {
+            write!(f, " {how}{:?}", MountAttrFlags::from_bits_retain(*bits as u32))?;
+        }
+        for (kind, recursive) in &self.propagation {
+            let r = if *recursive { "r" } else { "" };
+            write!(f, " {r}{}", propagation_word(*kind))?;
+        }
+        for (given, word) in [(self.idmap.is_some(), "idmap"), (self.copy_up, "tmpcopyup")] {
+            if given {
+                write!(f, " {word}")?;
+            }
+        }
+        for (key, value) in &self.data {
+            write!(f, " {}", key.to_string_lossy())?;
+            if let Some(value) = value {
+                write!(f, "={}", value.to_string_lossy())?;
+            }
+        }
+        Ok(())
+    }
+}
