@@ -14,7 +14,7 @@ BASE ?= $(OURS)
 HULL := bin/hull
 CONTAINED := --rm --hostname container --tmpfs /mytemp --pids-limit 20
 
-.PHONY: help build run bash install test lint bench deps bench-deps demo-base demo-image
+.PHONY: help build run bash verify install test lint bench deps bench-deps demo-base demo-image
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,6 +30,11 @@ run: demo-image ## build demo/Dockerfile with hull and run it
 
 bash: demo-image ## a shell in the demo's container
 	$(HULL) run -it $(CONTAINED) hull-demo bash
+
+# What CONTAINED asks for, held from inside.
+verify: demo-image ## check from inside that the demo's container is what was asked for
+	$(HULL) run $(CONTAINED) -v $(CURDIR)/$(HULL):/hull:ro hull-demo \
+	/hull verify --hostname container --tmpfs /mytemp --pids-limit 20 --pid 1 --own-proc
 
 demo-image: demo-base
 	$(HULL) build -f demo/Dockerfile -t hull-demo --build-arg BASE=$(BASE) demo

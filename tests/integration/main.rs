@@ -6,6 +6,7 @@ mod bad_input;
 mod build;
 mod containers;
 mod corner;
+mod demo;
 mod explain;
 mod explain_build;
 mod isolation;

@@ -9,6 +9,7 @@ use hull_engine::options::{self, Bind, Network, Seccomp, Source, Tmpfs, Ulimit};
 use hull_image::Reference;
 
 use crate::containers::{self, PsArgs};
+use crate::demo::DemoArgs;
 use crate::explain::Explain;
 use crate::report::Report;
 use crate::verify::VerifyArgs;
@@ -35,6 +36,8 @@ const RUN_USAGE: &str = "hull run [OPTIONS] IMAGE [COMMAND]...\n       \
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Show a host and a container side by side, each line checked
+    Demo(Box<DemoArgs>),
     /// List images
     Images {
         /// Only ids

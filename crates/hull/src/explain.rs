@@ -4,6 +4,7 @@ mod html;
 mod json;
 mod text;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -40,6 +41,17 @@ impl FromStr for Explain {
             return Err("a file's name is missing behind the colon".to_owned());
         }
         Ok(Self { format, file: file.map(PathBuf::from) })
+    }
+}
+
+impl fmt::Display for Explain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.format {
+            Format::Text => "text",
+            Format::Json => "json",
+            Format::Html => "html",
+        })?;
+        self.file.as_ref().map_or(Ok(()), |file| write!(f, ":{}", file.display()))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod args;
 mod containers;
+mod demo;
 mod explain;
 mod images;
 mod report;
@@ -46,6 +47,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         }
         Command::Run(args) => run(&engine, *args),
         Command::Build(args) => build(&engine, &args),
+        Command::Demo(args) => demo::demo(&engine, &store(&engine)?, &args),
         Command::Images { quiet } => images::list(&store(&engine)?, quiet),
         Command::Import { file, name } => images::import(&store(&engine)?, &file, &name),
         Command::Ps(args) => {

@@ -12,16 +12,17 @@ mod limits;
 mod mountinfo;
 mod show;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::io::{Read, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
 
-use expect::{Check, Expect};
-use facts::Facts;
+pub use expect::{Check, Expect, Most, line};
+pub use facts::{Facts, namespace_inode};
+pub use show::{Row, sections};
 
 /// The flags of `hull verify`.
 #[derive(clap::Args)]
@@ -40,6 +41,14 @@ pub struct VerifyArgs {
 enum Format {
     Text,
     Json,
+}
+
+/// What `--format json` prints, as far as it is read back.
+#[derive(Deserialize)]
+pub struct Told {
+    /// The version of the schema.
+    pub v: u32,
+    pub facts: Facts,
 }
 
 #[derive(Serialize)]

@@ -64,9 +64,12 @@ pub struct Expect {
     /// User and group in force
     #[arg(long, value_name = "UID:GID", value_parser = user)]
     pub user: Option<(u32, u32)>,
-    /// The only line of the user namespace's uid map
+    /// The uid map has this line, and those of the other flags of this name, and no others
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = id_map)]
-    pub uid_map: Option<[u32; 3]>,
+    pub uid_map: Vec<[u32; 3]>,
+    /// The gid map has this line, and those of the other flags of this name, and no others
+    #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = id_map)]
+    pub gid_map: Vec<[u32; 3]>,
     /// The root file system cannot be written to
     #[arg(long)]
     pub read_only: bool,
@@ -157,7 +160,9 @@ impl Expect {
         if let Some((uid, gid)) = self.user {
             all.push(same(line::USER, format!("{uid}:{gid}"), format!("{}:{}", facts.uid, facts.gid)));
         }
-        all.extend(self.uid_map.map(|map| same(line::UID_MAP, map_text(&[map]), map_text(&facts.uid_map))));
+        let maps = [(line::UID_MAP, &self.uid_map, &facts.uid_map), (line::GID_MAP, &self.gid_map, &facts.gid_map)];
+        let asked = maps.into_iter().filter(|(_, expected, _)| !expected.is_empty());
+        all.extend(asked.map(|(what, expected, found)| same(what, map_text(expected), map_text(found))));
         all
     }
 

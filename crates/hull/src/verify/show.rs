@@ -117,7 +117,7 @@ fn rights(facts: &Facts) -> Vec<Row> {
 
 fn limits(facts: &Facts) -> Vec<Row> {
     let limit = |what: &str, limit: &Limit, unit: fn(u64) -> String| {
-        let Some(file) = &limit.file else { return row(what, "no file in view") };
+        let Some(file) = &limit.file else { return row(what, "none in view") };
         let brief = limit.value.map_or_else(|| "none".to_owned(), unit);
         let text = limit.value.map_or_else(|| "none".to_owned(), |value| value.to_string());
         Row { what: what.to_owned(), text: format!("{text} ({})", file.display()), brief }

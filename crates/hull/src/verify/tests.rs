@@ -69,7 +69,7 @@ pub fn contained() -> Facts {
 }
 
 const ALL: &str = "--hostname container --pid 1 --own-proc --own-ns net:4026531840 --own-ns pid:[4026531836] \
-                   --shared-ns user:107 --user 0:0 --uid-map 0:0:4294967295 --tmpfs /mytemp --masked /proc/keys \
+                   --shared-ns user:107 --user 0:0 --uid-map 0:0:4294967295 --gid-map 0:0:4294967295 --tmpfs /mytemp --masked /proc/keys \
                    --masked /gone --read-only-path /proc/sys --read-only-path /gone --interface lo \
                    --capabilities 0x800405fb --bounding 0x800405fb --seccomp filter --no-new-privs --pids-limit 20 \
                    --memory 64m";
@@ -79,7 +79,7 @@ fn a_container_that_is_as_asked_holds_every_check() {
     let checks = expect(ALL).check(&contained());
     let broken: Vec<_> = checks.iter().filter(|check| !check.holds).collect();
     assert!(broken.is_empty(), "{broken:#?}");
-    assert_eq!(checks.len(), 20, "one check for each flag");
+    assert_eq!(checks.len(), 21, "one check for each flag");
 }
 
 type Change = fn(&mut Facts);
@@ -96,6 +96,7 @@ const CHANGES: &[(Change, &str)] = &[
     (|facts| facts.uid = 1000, "user"),
     (|facts| facts.uid_map = vec![[0, 1000, 1]], "uid map"),
     (|facts| facts.uid_map.clear(), "uid map"),
+    (|facts| facts.gid_map[0][2] = 1, "gid map"),
     (|facts| facts.places.get_mut(&PathBuf::from("/mytemp")).unwrap().mounted = Some("ext4".into()), "tmpfs /mytemp"),
     (|facts| facts.places.get_mut(&PathBuf::from("/mytemp")).unwrap().mounted = None, "tmpfs /mytemp"),
     (|facts| facts.places.get_mut(&PathBuf::from("/proc/keys")).unwrap().hidden = false, "hidden paths"),
