@@ -14,5 +14,6 @@ mod kill;
 mod limits;
 mod manifests;
 mod run;
+mod store;
 mod terminal;
 mod verify;

@@ -115,10 +115,7 @@ impl Worker for StoreWorker<'_> {
     }
 
     fn commit(&mut self, config: ImageConfiguration, layers: &[Layer], names: &[Reference]) -> Result<String> {
-        let image = self.store.commit(config, layers, names.first()).map_err(host("commit the image"))?;
-        for name in names.iter().skip(1) {
-            self.store.tag(&image, name).map_err(host("name the image"))?;
-        }
+        let image = self.store.commit(config, layers, names).map_err(host("commit the image"))?;
         Ok(image.id.to_string())
     }
 

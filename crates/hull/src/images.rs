@@ -12,9 +12,10 @@ use hull_image::{Image, ImportOptions, Reference, Removed, Store};
 use crate::report::Report;
 use crate::table;
 
-/// `hull images`: a row for each name, newest first; `quiet` gives short ids, each once.
+/// `hull images`: a row for each name, newest first; `quiet` gives short ids, each once. An image that cannot be read is
+/// the error behind the rows of the others.
 pub fn list(store: &Store, quiet: bool) -> Result<i32, Report> {
-    let mut images = store.images()?;
+    let (mut images, damaged) = store.list()?;
     images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
     let told = match quiet {
         true => images.iter().map(|image| format!("{}\n", image.id.short())).collect(),
@@ -23,7 +24,8 @@ pub fn list(store: &Store, quiet: bool) -> Result<i32, Report> {
             table::render(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)
         }
     };
-    say(&told)
+    say(&told)?;
+    damaged.into_iter().next().map_or(Ok(0), |error| Err(error.into()))
 }
 
 fn rows(image: &Image) -> Vec<[String; 5]> {
@@ -51,7 +53,12 @@ pub fn import(store: &Store, file: &Path, name: &str) -> Result<i32, Report> {
         Some("-") => Box::new(stdin().lock()),
         _ => Box::new(File::open(file).map_err(|error| Report::host(format!("read {}", file.display()), error))?),
     };
-    let image = store.import(tar, &name, ImportOptions::default())?;
+    let shown = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
+    let image = store.import(tar, &name, ImportOptions::default()).map_err(|error| match error {
+        // The store knows no file, only bytes.
+        hull_image::Error::Archive { why } => Report::host(format!("import {shown}"), why),
+        error => error.into(),
+    })?;
     say(&format!("{}\n", image.id))
 }
 
@@ -89,7 +96,8 @@ fn remove_one(
     keep: &BTreeSet<String>,
     containers: &[Listed],
 ) -> Result<Removed, Report> {
-    if let Some(image) = store.find(name)? {
+    // One that cannot be read is the store's to judge: its name can be removed.
+    if let Ok(Some(image)) = store.find(name) {
         let id = image.id.to_string();
         let blocks = |listed: &&Listed| {
             listed.record.image_id.as_deref() == Some(&id) && (!force || listed.state == State::Running)
@@ -107,7 +115,7 @@ fn remove_one(
 pub fn info(engine: &Engine, store: &Store) -> Result<i32, Report> {
     let system = rustix::system::uname();
     let mut told = format!("Version: {}\n", env!("CARGO_PKG_VERSION"));
-    told += &format!("Images: {}\n", store.images()?.len());
+    told += &format!("Images: {}\n", store.list()?.0.len());
     told += &format!("Root: {}\nRunroot: {}\n", engine.root.display(), engine.runroot.display());
     told += &format!("Kernel: {}\n", system.release().to_string_lossy());
     told += &format!("Architecture: {}\n", system.machine().to_string_lossy());

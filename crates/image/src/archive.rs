@@ -193,6 +193,7 @@ impl<R: BufRead> Archive<R> {
         while filled < BLOCK {
             match self.reader.read(&mut bytes[filled..]) {
                 Ok(0) if filled == 0 => return Ok(false),
+                Ok(0) if self.entries == 0 => return Err(Error::archive("it is not a tar archive")),
                 Ok(0) => return Err(Error::archive("it ends within a header")),
                 Ok(length) => filled += length,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

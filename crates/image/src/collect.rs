@@ -12,6 +12,7 @@ use std::path::Path;
 
 use rustix::fs::{FileType, FlockOperation};
 use rustix::io::Errno;
+use serde_json::Value;
 
 use crate::commit::entry_name;
 use crate::document;
@@ -111,13 +112,18 @@ impl Reach {
 
 impl Store {
     /// Removes a name, and the image with what only it needs when that was its last one. By id all its names go, if there
-    /// is one only or with `force`. `keep` are ids of layers that containers or a build cache need.
+    /// is one only or with `force`. `keep` are ids of layers that containers or a build cache need. Of an image that
+    /// cannot be read only the name is removed; `check` finds what that leaves.
     ///
     /// # Errors
-    /// No such image; an id that has several names, without `force`.
+    /// No such image; an id that has several names, without `force`; another image cannot be read, so that it is not known
+    /// what it needs.
     pub fn remove(&self, name: &str, force: bool, keep: &BTreeSet<String>) -> Result<Removed> {
         let _lock = self.lock()?;
-        let image = self.find(name)?.ok_or_else(|| Error::NotFound { name: name.to_owned() })?;
+        let image = match self.find(name) {
+            Ok(image) => image.ok_or_else(|| Error::NotFound { name: name.to_owned() })?,
+            Err(error) => return self.remove_damaged(name, error),
+        };
         let by_name = name.parse::<Reference>().ok().filter(|name| image.names.contains(name));
         if by_name.is_none() && image.names.len() > 1 && !force {
             let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
@@ -127,6 +133,8 @@ impl Store {
         let untagged = by_name.map_or_else(|| image.names.clone(), |name| vec![name]);
         let mut removed = Removed { untagged, ..Removed::default() };
         let last = removed.untagged.len() == image.names.len();
+        // Asked before anything is changed, since it fails if another image cannot be read.
+        let others = if last { Some(self.reach(Some(&image.listed))?) } else { None };
         self.change_index(|entries| {
             entries.retain(|entry| {
                 let ours = entry["digest"] == image.listed.as_str();
@@ -134,13 +142,31 @@ impl Store {
                 !(ours && (named || last))
             });
         })?;
-        if last {
+        if let Some(others) = others {
             let mut candidates = Reach::default();
             candidates.add(&image)?;
             removed.deleted.push(image.id);
-            self.sweep(Some(&candidates), keep, &mut removed)?;
+            self.sweep(&others, Some(&candidates), keep, &mut removed)?;
         }
         Ok(removed)
+    }
+
+    /// Takes the name, or the digest that the index lists, of an image that cannot be read out of the index. `error` is
+    /// the answer if there is no such entry.
+    fn remove_damaged(&self, name: &str, error: Error) -> Result<Removed> {
+        let reference = name.parse::<Reference>().ok();
+        let ours =
+            |entry: &Value| entry["digest"] == name || entry_name(entry).is_some_and(|own| Some(own) == reference);
+        let mut removed = Removed::default();
+        let mut found = false;
+        self.change_index(|entries| {
+            entries.retain(|entry| {
+                found |= ours(entry);
+                removed.untagged.extend(entry_name(entry).filter(|_| ours(entry)));
+                !ours(entry)
+            });
+        })?;
+        if found { Ok(removed) } else { Err(error) }
     }
 
     /// Removes every blob and unpacked layer that no image leads to. `keep` are ids of layers that containers or a build
@@ -150,27 +176,33 @@ impl Store {
         let staging = self.folder(c"staging")?;
         layer::sweep(staging.as_fd(), false)?;
         let mut removed = Removed::default();
-        self.sweep(None, keep, &mut removed)?;
+        self.sweep(&self.reach(None)?, None, keep, &mut removed)?;
         Ok(removed)
     }
 
-    fn reach(&self) -> Result<Reach> {
+    /// What all images lead to, but the one that is listed with the digest `without`.
+    fn reach(&self, without: Option<&Digest>) -> Result<Reach> {
         let mut reach = Reach::default();
-        for image in self.images()? {
-            reach.add(&image)?;
+        for image in self.images()?.iter().filter(|image| Some(&image.listed) != without) {
+            reach.add(image)?;
         }
         Ok(reach)
     }
 
-    /// Removes what is unreachable, of `candidates` only if given. Needs the lock.
-    fn sweep(&self, candidates: Option<&Reach>, keep: &BTreeSet<String>, removed: &mut Removed) -> Result<()> {
-        let reach = self.reach()?;
+    /// Removes what `reach` does not have, of `candidates` only if given. Needs the lock.
+    fn sweep(
+        &self,
+        reach: &Reach,
+        candidates: Option<&Reach>,
+        keep: &BTreeSet<String>,
+        removed: &mut Removed,
+    ) -> Result<()> {
         let folder = self.folder(c"layers")?;
         let (chains, blobs) = match candidates {
             Some(candidates) => (self.named(folder.as_fd(), &candidates.chains)?, candidates.blobs.clone()),
             None => (tree::names(folder.as_fd()).cannot("list", "the layers")?, self.blobs()?),
         };
-        let used = self.used_layers(folder.as_fd(), &reach)?;
+        let used = self.used_layers(folder.as_fd(), reach)?;
         for name in chains {
             let id = name.to_string_lossy();
             if used.contains(id.as_ref()) || keep.contains(id.as_ref()) {

@@ -3,9 +3,10 @@
 //! Everything new is written into a staging folder; then, under the writers' lock, blobs and layers are moved to their
 //! places and `index.json` is replaced. A process that is killed at any point leaves a staging folder and nothing else.
 //!
-//! Only the index is synced to disk. A machine that crashes right after an import can lose its blobs' content, but not
-//! show wrong content: trees are only trusted during the boot that made them, and are made again from blobs, whose
-//! digests are verified. (A `syncfs(2)` here took 15 to 50 seconds beside a compiler, the import itself one.)
+//! What is listed has reached the disk: blobs are synced before they get their names, their folder before the index is
+//! replaced, the index before and after. Unpacked trees are not synced, since that is a call for each of their files (and
+//! `syncfs(2)` waits for what every other process wrote: 15 to 50 seconds beside a compiler); they are only trusted
+//! during the boot that made them, and are made again from blobs, whose digests are verified.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
@@ -26,6 +27,9 @@ use crate::reference::{Digest, Reference};
 use crate::store::{Image, Store, blob_path, name_of, parse_index};
 use crate::stream::{self, HashWriter, Packing, Wanted};
 use crate::{apply, diff, tree};
+
+/// How often a commit begins again because somebody removed what it counted on.
+const COMMITS_MAX: usize = 5;
 
 /// What an imported image is to say of itself beyond its files.
 #[derive(Clone, Debug, Default)]
@@ -110,7 +114,18 @@ impl<'a> Pending<'a> {
         Ok(descriptor)
     }
 
-    /// Moves all blobs to their places; needs the lock.
+    /// Brings all blobs to the disk, so that a name in the store is never that of a blob whose data a crash took.
+    fn sync(&self) -> Result<()> {
+        for (name, digest) in &self.blobs {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(self.staging.folder()?, name, flags, Mode::empty())
+                .and_then(rustix::fs::fdatasync)
+                .cannot("sync", format!("the blob {digest}"))?;
+        }
+        Ok(())
+    }
+
+    /// Moves all blobs, which are on the disk by now, to their places; needs the lock.
     fn publish(&self, store: &Store) -> Result<()> {
         for (name, digest) in &self.blobs {
             let folder = self.staging.folder()?;
@@ -137,6 +152,9 @@ impl Store {
         apply::apply(&mut archive, &staging.tree()?, &[])?;
         archive.finish()?;
         let passed = source.finish()?;
+        if passed.blob_size == 0 {
+            return Err(Error::archive("it is empty"));
+        }
         let blob = Descriptor {
             media_type: passed.packing.media_type().to_owned(),
             digest: passed.blob.to_string(),
@@ -145,37 +163,46 @@ impl Store {
         scratch.blobs.push((blob_name, passed.blob));
         let mut config = options.into_config();
         set_diff_ids(&mut config, std::slice::from_ref(&passed.diff_id));
-        let manifest = self.documents(&mut scratch, &config, std::slice::from_ref(&blob))?;
+        let (manifest, _) = self.documents(&mut scratch, &config, std::slice::from_ref(&blob))?;
         let (diff_id, boot) = (Some(passed.diff_id.to_string()), Some(boot_id()?));
         let meta = Meta { diff_id, blob: Some(blob), boot, parent: None };
         meta.write(staging.folder()?)?;
+        scratch.sync()?;
         {
             let _lock = self.lock()?;
             scratch.publish(self)?;
             let layers = self.folder(c"layers")?;
             self.publish_layer(layers.as_fd(), staging, &passed.diff_id)?;
-            self.list(&manifest, Some(name))?;
+            self.enter(&manifest, std::slice::from_ref(name))?;
         }
-        self.committed(&manifest, Some(name))
+        self.committed(&manifest)
     }
 
     /// Makes an image of `layers` (lowest first): writes and hashes the archives that the store lacks, sets the
-    /// configuration's `rootfs` and lists the image under `name`. With the same input it is the same image, and nothing
-    /// is written.
+    /// configuration's `rootfs` and lists the image under all of `names` at once. With the same input it is the same image,
+    /// and nothing is written.
     ///
     /// # Errors
     /// A history whose entries that are not `empty_layer` are not as many as the layers; a layer whose blob is missing and
     /// cannot be made again; a full disk.
-    pub fn commit(
-        &self,
-        mut config: ImageConfiguration,
-        layers: &[Layer],
-        name: Option<&Reference>,
-    ) -> Result<Image> {
-        if let Some(name) = name {
-            refuse_digest(name)?;
-        }
+    pub fn commit(&self, mut config: ImageConfiguration, layers: &[Layer], names: &[Reference]) -> Result<Image> {
+        names.iter().try_for_each(refuse_digest)?;
         check_history(&config, layers.len())?;
+        for _ in 0..COMMITS_MAX {
+            if let Some(image) = self.try_commit(&mut config, layers, names)? {
+                return Ok(image);
+            }
+        }
+        Err(Error::document("image", "its blobs are removed by another process again and again"))
+    }
+
+    /// None if a blob that the store had was removed before the image was listed.
+    fn try_commit(
+        &self,
+        config: &mut ImageConfiguration,
+        layers: &[Layer],
+        names: &[Reference],
+    ) -> Result<Option<Image>> {
         let staging = self.staging()?;
         let mut pending = Pending::new(&staging);
         let mut blobs = Vec::with_capacity(layers.len());
@@ -191,26 +218,34 @@ impl Store {
                 fresh_metas.push((layer, meta));
             }
         }
-        set_diff_ids(&mut config, &diff_ids);
-        let manifest = self.documents(&mut pending, &config, &blobs)?;
-        if pending.blobs.is_empty() && fresh_metas.is_empty() && self.is_listed(&manifest, name)? {
-            return self.committed(&manifest, name);
+        set_diff_ids(config, &diff_ids);
+        let (manifest, documents) = self.documents(&mut pending, config, &blobs)?;
+        if pending.blobs.is_empty() && fresh_metas.is_empty() && self.is_listed(&manifest, names)? {
+            return self.committed(&manifest).map(Some);
         }
+        pending.sync()?;
         {
             let _lock = self.lock()?;
             pending.publish(self)?;
+            for blob in blobs.iter().chain(&documents) {
+                match self.blob(&blob.digest()?, Some(blob.size)) {
+                    Err(Error::MissingBlob { .. }) => return Ok(None),
+                    result => result?,
+                };
+            }
             for (layer, meta) in fresh_metas {
                 layer.set_meta(&meta)?;
             }
             self.link_chain(&diff_ids, layers)?;
-            self.list(&manifest, name)?;
+            self.enter(&manifest, names)?;
         }
-        self.committed(&manifest, name)
+        self.committed(&manifest).map(Some)
     }
 
     /// Gives an image one more name. Another image that has the name loses it.
     pub fn tag(&self, image: &Image, name: &Reference) -> Result<()> {
         refuse_digest(name)?;
+        let _lock = self.lock()?;
         let data = self.index()?;
         let index = parse_index(&data)?;
         let entry = index.manifests.iter().find(|entry| entry.digest == image.listed.as_str());
@@ -220,8 +255,7 @@ impl Store {
             digest: entry.digest.to_string(),
             size: entry.size,
         };
-        let _lock = self.lock()?;
-        self.list(&descriptor, Some(name))
+        self.enter(&descriptor, std::slice::from_ref(name))
     }
 
     /// What is known of a layer's archive; it is written if the store has none. True if that is news for the layer.
@@ -256,11 +290,12 @@ impl Store {
         pending: &mut Pending<'_>,
         config: &ImageConfiguration,
         layers: &[Descriptor],
-    ) -> Result<Descriptor> {
+    ) -> Result<(Descriptor, [Descriptor; 2])> {
         let config = document::bytes(config, "image configuration")?;
         let config = pending.document(self, CONFIG, &config)?;
         let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
-        pending.document(self, MANIFEST, &document::bytes(&manifest, "manifest")?)
+        let manifest = pending.document(self, MANIFEST, &document::bytes(&manifest, "manifest")?)?;
+        Ok((manifest.clone(), [config, manifest]))
     }
 
     /// Lets the chain ids of a built image lead to its layers. Needs the lock.
@@ -279,33 +314,35 @@ impl Store {
             }
             rustix::fs::symlinkat(layer.id(), &folder, &name).cannot("name", shown())?;
         }
-        rustix::fs::fsync(&folder).cannot("sync", self.root().display())
+        Ok(())
     }
 
-    fn is_listed(&self, manifest: &Descriptor, name: Option<&Reference>) -> Result<bool> {
+    fn is_listed(&self, manifest: &Descriptor, names: &[Reference]) -> Result<bool> {
         let data = self.index()?;
         let index = parse_index(&data)?;
-        Ok(index.manifests.iter().any(|entry| {
-            entry.digest == manifest.digest && name.is_none_or(|name| name_of(entry).as_ref() == Some(name))
-        }))
+        let ours: Vec<_> = index.manifests.iter().filter(|entry| entry.digest == manifest.digest).collect();
+        let named = |name: &Reference| ours.iter().any(|entry| name_of(entry).as_ref() == Some(name));
+        Ok(!ours.is_empty() && names.iter().all(named))
     }
 
-    /// Lists a manifest in the index, under `name` if there is one. Needs the lock.
-    fn list(&self, manifest: &Descriptor, name: Option<&Reference>) -> Result<()> {
+    /// Enters a manifest in the index, under each of `names`, or without one. Needs the lock.
+    fn enter(&self, manifest: &Descriptor, names: &[Reference]) -> Result<()> {
         self.change_index(|entries| {
-            let mut entry = json!({
+            let plain = json!({
                 "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size,
             });
             let is_ours = |entry: &Value| entry["digest"] == manifest.digest.as_str();
-            if let Some(name) = name {
+            if names.is_empty() && !entries.iter().any(is_ours) {
+                entries.push(plain.clone());
+            }
+            for name in names {
                 take_name(entries, name);
                 // The nameless entry of an image that gets a name has done its work.
                 entries.retain(|entry| !(is_ours(entry) && entry_name(entry).is_none()));
+                let mut entry = plain.clone();
                 entry["annotations"] = json!({ REF_NAME: name.to_string() });
-            } else if entries.iter().any(is_ours) {
-                return;
+                entries.push(entry);
             }
-            entries.push(entry);
         })
     }
 
@@ -329,11 +366,11 @@ impl Store {
         rustix::fs::fsync(self.dir()).cannot("sync", shown())
     }
 
-    fn committed(&self, manifest: &Descriptor, name: Option<&Reference>) -> Result<Image> {
+    fn committed(&self, manifest: &Descriptor) -> Result<Image> {
         let data = self.index()?;
         let index = parse_index(&data)?;
         let entry = index.manifests.iter().find(|entry| entry.digest == manifest.digest);
-        let gone = || Error::NotFound { name: name.map_or_else(|| manifest.digest.clone(), Reference::to_string) };
+        let gone = || Error::NotFound { name: manifest.digest.clone() };
         self.load(&index, entry.ok_or_else(gone)?)
     }
 }

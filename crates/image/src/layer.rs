@@ -80,6 +80,15 @@ impl Layer {
         Meta::read(self.folder.as_fd())
     }
 
+    /// Whether this boot made it. A `layer.json` that is missing or not whole is one that a crash of the machine took.
+    pub(crate) fn is_trusted(&self) -> Result<bool> {
+        match self.meta() {
+            Ok(meta) => Ok(!meta.is_lost()?),
+            Err(Error::Document { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn set_meta(&self, meta: &Meta) -> Result<()> {
         meta.write(self.folder.as_fd())
     }
@@ -119,12 +128,9 @@ impl Meta {
         rustix::fs::renameat(folder, temporary, folder, META).cannot("write", "a layer's layer.json")
     }
 
-    /// Made in an earlier boot and never synced.
+    /// Not made in this boot, and never synced.
     pub(crate) fn is_lost(&self) -> Result<bool> {
-        match &self.boot {
-            None => Ok(false),
-            Some(boot) => Ok(*boot != boot_id()?),
-        }
+        Ok(self.boot.as_ref() != Some(&boot_id()?))
     }
 }
 

@@ -10,6 +10,7 @@
 //! Readers take no lock: `index.json` is replaced by a rename, blobs never change. Writing is in `commit`, removing in
 //! `collect`. Source: image specification `image-layout.md`.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -170,17 +171,19 @@ impl Store {
         if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return reference.map(|_| None);
         }
+        let (images, damaged) = self.list()?;
         let mut found: Option<Image> = None;
-        for entry in &index.manifests {
-            let image = self.load(&index, entry)?;
-            if image.id.hex().starts_with(prefix) {
-                if found.as_ref().is_some_and(|other| other.id != image.id) {
-                    return Err(Error::Ambiguous { name: name.to_owned() });
-                }
-                found = Some(image);
+        for image in images.into_iter().filter(|image| image.id.hex().starts_with(prefix)) {
+            if found.as_ref().is_some_and(|other| other.id != image.id) {
+                return Err(Error::Ambiguous { name: name.to_owned() });
             }
+            found = Some(image);
         }
-        Ok(found)
+        // It may be the one that cannot be read.
+        match (found, damaged.into_iter().next()) {
+            (None, Some(error)) => Err(error),
+            (found, _) => Ok(found),
+        }
     }
 
     fn find_digest(&self, index: &Index<'_>, digest: &Digest) -> Result<Option<Image>> {
@@ -196,20 +199,33 @@ impl Store {
         Ok(None)
     }
 
-    /// Every image of the store, in the order of its index.
+    /// Every image of the store, in the order of its index; none may be damaged.
     ///
     /// # Errors
     /// A document that is missing or damaged; `check` says which are.
     pub fn images(&self) -> Result<Vec<Image>> {
+        match self.list()? {
+            (images, damaged) if damaged.is_empty() => Ok(images),
+            (_, mut damaged) => Err(damaged.swap_remove(0)),
+        }
+    }
+
+    /// Every image that can be read, in the order of the index, and why the others cannot.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn list(&self) -> Result<(Vec<Image>, Vec<Error>)> {
         let data = self.index()?;
         let index = parse_index(&data)?;
-        let mut images: Vec<Image> = Vec::new();
-        for entry in &index.manifests {
-            if !images.iter().any(|image| image.listed.as_str() == entry.digest) {
-                images.push(self.load(&index, entry)?);
+        let mut seen = BTreeSet::new();
+        let (mut images, mut damaged) = (Vec::new(), Vec::new());
+        for entry in index.manifests.iter().filter(|entry| seen.insert(&*entry.digest)) {
+            match self.load(&index, entry) {
+                Ok(image) => images.push(image),
+                Err(error) => damaged.push(error),
             }
         }
-        Ok(images)
+        Ok((images, damaged))
     }
 
     /// The bytes of `index.json`.
@@ -335,7 +351,7 @@ impl Store {
         }
         let folder = self.folder(c"layers")?;
         match Layer::open(&self.root, folder.as_fd(), id)? {
-            Some(layer) if !layer.meta()?.is_lost()? => Ok(Some(layer)),
+            Some(layer) if layer.is_trusted()? => Ok(Some(layer)),
             _ => Ok(None),
         }
     }
@@ -354,8 +370,8 @@ impl Store {
         match layer {
             // An unpacked tree is not synced to disk, since that costs more than unpacking it. After a reboot it is made
             // again from its blob, whose digest is verified.
-            Some(layer) if layer.meta()?.is_lost()? => Ok(None),
-            layer => Ok(layer),
+            Some(layer) if layer.is_trusted()? => Ok(Some(layer)),
+            _ => Ok(None),
         }
     }
 

@@ -92,8 +92,8 @@ fn a_step_is_adopted_committed_and_unpacked_again_from_its_blob() {
     assert_eq!(store.layer(layer.id()).expect("no error").expect("the layer").id(), layer.id());
     layers.push(layer);
     let name: Reference = "built:1".parse().expect("a name");
-    let built = store.commit(ImageConfiguration::default(), &layers, Some(&name)).expect("an image");
-    let again = store.commit(ImageConfiguration::default(), &layers, Some(&name)).expect("an image");
+    let built = store.commit(ImageConfiguration::default(), &layers, std::slice::from_ref(&name)).expect("an image");
+    let again = store.commit(ImageConfiguration::default(), &layers, std::slice::from_ref(&name)).expect("an image");
     assert_eq!(built.manifest, again.manifest);
     let expected = listing(layers[1].diff());
     assert_eq!(expected, ["etc/ 755", "gone whiteout", "new 644 new"]);
@@ -268,15 +268,26 @@ fn only_the_owner_may_enter_the_store() {
 }
 
 #[test]
-fn a_tree_of_an_earlier_boot_is_made_again_from_its_blob() {
+fn a_tree_that_this_boot_did_not_make_is_made_again_from_its_blob() {
     let (_temp, store) = store();
     let image = import(&store, "hello", &base());
-    let layer = store.layers(&image).expect("layers").remove(0);
-    let meta = Meta { boot: Some("another".to_owned()), ..layer.meta().expect("its metadata") };
-    layer.set_meta(&meta).expect("written");
-    std::fs::write(layer.diff().join("etc/motd"), "").expect("a file that lost its content");
-    drop(layer);
-    let layers = store.layers(&image).expect("layers");
-    assert_eq!(std::fs::read_to_string(layers[0].diff().join("etc/motd")).expect("motd"), "hello\n");
-    assert!(!layers[0].meta().expect("its metadata").is_lost().expect("a boot"));
+    for (what, meta) in [
+        ("of another boot", Some(r#"{"boot":"another"}"#)),
+        ("of no boot", Some("{}")),
+        ("cut short by a crash", Some("")),
+        ("lost", None),
+    ] {
+        let layer = store.layers(&image).expect("layers").remove(0);
+        let path = store.root().join("layers").join(layer.id()).join("layer.json");
+        match meta {
+            Some(meta) => std::fs::write(path, meta).expect("written"),
+            None => std::fs::remove_file(path).expect("removed"),
+        }
+        std::fs::write(layer.diff().join("etc/motd"), "").expect("a file that lost its content");
+        assert!(store.layer(layer.id()).expect("no error").is_none(), "{what}");
+        drop(layer);
+        let layers = store.layers(&image).expect("layers");
+        assert_eq!(std::fs::read_to_string(layers[0].diff().join("etc/motd")).expect("motd"), "hello\n", "{what}");
+        assert!(layers[0].is_trusted().expect("its metadata"), "{what}");
+    }
 }
