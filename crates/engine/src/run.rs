@@ -117,7 +117,10 @@ pub fn contain(folder: &Folder, root: OwnedFd, options: &RunOptions, streams: &m
     folder.write_groups(&cgroup::folders(&host, &name, &writes))?;
     let group = Cgroup::create(&host, &name, &writes)?;
 
-    let inputs = Inputs { root, cgroup: &group, stdio: streams.stdio()? };
+    let stdio = streams.stdio()?;
+    // A terminal has to be connected before anything is written to it.
+    let waits = matches!(stdio, Stdio::Terminal);
+    let inputs = Inputs { root, cgroup: &group, stdio, waits };
     let mut created = hull_runtime::create(&plan, inputs)?;
     streams.connect(&mut created)?;
     created.start()?;

@@ -8,7 +8,7 @@
 //!   writes id maps, "mapped" ------> root in its user namespace (if it has one of its own)
 //!   joins it to its groups, "go" --> mounts, root, identity
 //!   (terminal) <-------------------- the terminal's other end
-//!   created <----------------------- "ready"
+//!   created <----------------------- "ready"        (if it is to wait here)
 //!   "start" -----------------------> seccomp, exec
 //!   (line closes: it runs) <-------- or an error, in words
 //! ```
@@ -35,6 +35,9 @@ pub struct Inputs<'a> {
     pub cgroup: &'a Cgroup,
     /// What the command reads and writes.
     pub stdio: Stdio,
+    /// Whether the process, when all else is done, waits for [`Created::start`] to tell it so. If not, `start` is where
+    /// the parent hears whether the command could be executed.
+    pub waits: bool,
 }
 
 /// Standard input, output and error of the command.
@@ -46,7 +49,7 @@ pub enum Stdio {
     Terminal,
 }
 
-/// A container whose process waits for [`Created::start`].
+/// A container, with its process on the way to the command or waiting in front of it.
 #[derive(Debug)]
 pub struct Created {
     /// The process id as the host sees it.
@@ -55,6 +58,7 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// The multiplexer's side of the container's terminal.
     pub terminal: Option<OwnedFd>,
+    waits: bool,
     line: Line,
 }
 
@@ -91,7 +95,7 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     drop(theirs);
     drop(sources);
 
-    let mut created = Created { pid, pidfd, terminal: None, line: ours };
+    let mut created = Created { pid, pidfd, terminal: None, waits: inputs.waits, line: ours };
     match created.bring_up(plan, &inputs, through) {
         Ok(()) => Ok(created),
         Err(error) => {
@@ -130,6 +134,9 @@ impl Created {
             }
             self.terminal = terminal;
         }
+        if !self.waits {
+            return Ok(());
+        }
         match self.hear()?.0.as_slice() {
             b"ready" => Ok(()),
             message => Err(Error::from_message(message)),
@@ -158,12 +165,14 @@ impl Created {
         Ok((message, descriptor))
     }
 
-    /// Lets the command run.
+    /// Lets the command run, and waits until it does.
     ///
     /// # Errors
     /// It could not be executed: [`crate::Class::NotFound`], [`crate::Class::NotExecutable`], or a setup step.
     pub fn start(&self) -> Result<()> {
-        self.line.send(b"start", None).doing(|| "start the container".to_owned())?;
+        if self.waits {
+            self.line.send(b"start", None).doing(|| "start the container".to_owned())?;
+        }
         let (message, _) = self.line.receive().doing(|| "hear from the container".to_owned())?;
         if !message.is_empty() {
             self.abandon();

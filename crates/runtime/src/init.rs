@@ -49,7 +49,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     }
 
     let root = enter_root_mount(inputs.root)?;
-    let proc = private_proc()?;
+    let proc = if plan.sysctl.is_empty() { None } else { Some(private_proc()?) };
     let view = inputs.cgroup.view();
 
     // The parent joins this process to its groups meanwhile; the cgroup namespace and its mounts wait for that.
@@ -88,14 +88,16 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     // A working directory that does not exist is made, as runc and Docker do; inside the root, whatever leads there.
     mounts::target(&root, &plan.cwd, true).doing(|| format!("make the working directory {}", plan.cwd.display()))?;
     enter_root(&root, plan)?;
-    name_it(plan, proc.as_fd())?;
+    name_it(plan)?;
+    if let Some(proc) = proc {
+        set_sysctls(plan, proc.as_fd())?;
+    }
 
     trace::stage(
         "become the user",
         "Limits while still privileged; then groups, ids and capabilities, in this order, because each step needs \
          the rights that the next one gives up.",
     );
-    drop(proc);
     set_limits(plan)?;
     become_user(plan)?;
     // After the change of ids, which clears it.
@@ -110,10 +112,12 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         tty::make_controlling(stdio[0].as_fd()).doing(|| "take the terminal".to_owned())?;
     }
 
-    line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
-    let (message, _) = line.receive().doing(|| "wait for the start".to_owned())?;
-    if message != b"start" {
-        return Ok(());
+    if inputs.waits {
+        line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
+        let (message, _) = line.receive().doing(|| "wait for the start".to_owned())?;
+        if message != b"start" {
+            return Ok(());
+        }
     }
     execute(plan)
 }
@@ -144,10 +148,16 @@ fn enter_root_mount(root: OwnedFd) -> Result<Root> {
     Ok(Root::from_fd(root))
 }
 
-/// A procfs of our PID namespace that no path leads to: what is written through it cannot be led elsewhere by mounts
-/// of the image (CVE-2019-16884, CVE-2025-52881).
+/// A procfs of our PID namespace that no path of the container leads to: what is written through it cannot be led
+/// elsewhere by mounts of the image (CVE-2019-16884, CVE-2025-52881).
+///
+/// It lies over the host's, in this namespace, so as to go with the old root: the kernel waits for a grace period
+/// whenever mounts are taken away, and a detached one that is closed would be a second time.
 fn private_proc() -> Result<OwnedFd> {
-    mount::new_filesystem(c"proc", None, &[], MountAttrFlags::empty()).doing(|| "make a private procfs".to_owned())
+    let doing = || "make a private procfs".to_owned();
+    let proc = mount::new_filesystem(c"proc", None, &[], MountAttrFlags::empty()).doing(doing)?;
+    mount::move_mount(proc.as_fd(), c"", CWD, c"/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).doing(doing)?;
+    Ok(proc)
 }
 
 fn wait_until_attached(plan: &Plan, line: &Line) -> Result<()> {
@@ -239,7 +249,7 @@ fn enter_root(root: &Root, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn name_it(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
+fn name_it(plan: &Plan) -> Result<()> {
     if let Some(name) = &plan.hostname {
         trace::stage("give it a name", "The UTS namespace is the container's, so the host keeps its own name.");
         ns::sethostname(name).doing(|| "set the host name".to_owned())?;
@@ -247,6 +257,10 @@ fn name_it(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
     if let Some(name) = &plan.domainname {
         ns::setdomainname(name).doing(|| "set the domain name".to_owned())?;
     }
+    Ok(())
+}
+
+fn set_sysctls(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
     for sysctl in &plan.sysctl {
         let path = [b"sys/", sysctl.name.to_bytes()].concat();
         let path = CString::new(path).map_err(|error| Error::invalid("set a sysctl", error))?;

@@ -208,23 +208,38 @@ pub(crate) fn mask(root: &Root, plan: &Plan) -> Result<()> {
         // A file of the image's in its place would be readable and writable through every masked path.
         return Err(Error::invalid("mask paths", "/dev/null of the container is not the null device"));
     }
+    // One empty folder serves all: its first mount is made, the others are copies of that.
+    let mut empty: Option<OwnedFd> = None;
     for path in &plan.masked {
         let doing = || format!("mask {}", path.display());
         let target = match root.resolve(path) {
             Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR) => continue,
             other => other.doing(doing)?,
         };
-        let cover = if is_folder(target.as_fd()).doing(doing)? {
-            let options =
-                [(c"size".to_owned(), Some(c"0k".to_owned())), (c"nr_inodes".to_owned(), Some(c"1".to_owned()))];
-            mount::new_filesystem(c"tmpfs", None, &options, MountAttrFlags::MOUNT_ATTR_RDONLY).doing(doing)?
-        } else {
-            use mount::OpenTreeFlags as Flags;
-            mount::open_tree(null.as_fd(), c"", Flags::OPEN_TREE_CLONE | Flags::AT_EMPTY_PATH).doing(doing)?
+        let folder = is_folder(target.as_fd()).doing(doing)?;
+        let cover = match (&empty, folder) {
+            (None, true) => empty_folder().doing(doing)?,
+            (Some(first), true) => copy(first.as_fd()).doing(doing)?,
+            (_, false) => copy(null.as_fd()).doing(doing)?,
         };
         mount::attach(cover.as_fd(), target.as_fd()).doing(doing)?;
+        if folder {
+            empty.get_or_insert(cover);
+        }
     }
     Ok(())
+}
+
+/// A detached mount of a folder that nothing can be put into.
+fn empty_folder() -> hull_sys::Result<OwnedFd> {
+    let options = [(c"size".to_owned(), Some(c"0k".to_owned())), (c"nr_inodes".to_owned(), Some(c"1".to_owned()))];
+    mount::new_filesystem(c"tmpfs", None, &options, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// A detached copy of what is mounted.
+fn copy(of: BorrowedFd<'_>) -> hull_sys::Result<OwnedFd> {
+    use mount::OpenTreeFlags as Flags;
+    mount::open_tree(of, c"", Flags::OPEN_TREE_CLONE | Flags::AT_EMPTY_PATH)
 }
 
 /// Makes paths read-only by a bind of each onto itself.

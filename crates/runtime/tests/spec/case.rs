@@ -134,7 +134,7 @@ impl Case {
         let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let null = files::File::open("/dev/null").unwrap();
         let stdio = Stdio::Given([null.into(), input.try_clone().unwrap(), input]);
-        let created = hull_runtime::create(&plan, Inputs { root, cgroup: &group, stdio })?;
+        let created = hull_runtime::create(&plan, Inputs { root, cgroup: &group, stdio, waits: true })?;
         Ok(Made { created, group, output })
     }
 
