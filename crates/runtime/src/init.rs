@@ -12,7 +12,7 @@ use hull_sys::mount::{self, MountAttr, MountAttrFlags, MountPropagationFlags, Mo
 use hull_sys::ns::{self, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::Line;
-use hull_sys::{cred, net, process, seccomp, signal, trace, tty};
+use hull_sys::{Errno, cred, net, process, sched, seccomp, signal, trace, tty};
 
 use crate::create::{Inputs, Stdio};
 use crate::devices;
@@ -20,7 +20,7 @@ use crate::diagnose;
 use crate::error::{Doing, Error, Result};
 use crate::join::{self, Joins};
 use crate::mounts::{self, Sources};
-use crate::plan::{MountStep, Plan, What};
+use crate::plan::{MountStep, Plan, Running, What};
 
 /// What runc gives a process whose specification says nothing.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -99,6 +99,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
          the rights that the next one gives up.",
     );
     set_limits(plan)?;
+    schedule(&plan.running)?;
+    give_stdio(plan, &stdio)?;
     become_user(plan)?;
     // After the change of ids, which clears it.
     if plan.die_with_parent {
@@ -275,6 +277,45 @@ fn set_limits(plan: &Plan) -> Result<()> {
         process::setrlimit(*resource, *soft, *hard).doing(|| format!("set the limit {resource:?}"))?;
     }
     process::umask(plan.umask.unwrap_or(DEFAULT_UMASK));
+    Ok(())
+}
+
+/// How the kernel runs the process. While still privileged; the command inherits all of it.
+fn schedule(running: &Running) -> Result<()> {
+    if let Some(attr) = running.scheduler {
+        sched::set_scheduler(attr).doing(|| "set the scheduler".to_owned())?;
+    }
+    if let Some((class, level)) = running.io_priority {
+        sched::set_io_priority(class, level).doing(|| "set the input and output priority".to_owned())?;
+    }
+    if let Some((mode, nodes)) = &running.memory_policy {
+        sched::set_memory_policy(*mode, nodes).doing(|| "set the memory policy".to_owned())?;
+    }
+    match running.personality {
+        Some(persona) => sched::set_personality(persona).doing(|| "set the personality".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// Another user than root may open /dev/stdout again only if it is its own. Pipes and the container's own terminal are
+/// given away, not files and terminals of the caller's.
+fn give_stdio(plan: &Plan, stdio: &[OwnedFd; 3]) -> Result<()> {
+    if plan.uid == 0 {
+        return Ok(());
+    }
+    for file in stdio {
+        let doing = || "give the standard streams to the user".to_owned();
+        let stat = fs::fstat(file.as_fd()).doing(doing)?;
+        let pipe = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo;
+        if stat.st_uid == plan.uid || !(pipe || plan.terminal) {
+            continue;
+        }
+        match fs::chown_handle(file.as_fd(), plan.uid, stat.st_gid) {
+            // A pipe from outside of the user namespace belongs to nobody inside; runc and crun let that be.
+            Err(error) if matches!(error.errno(), Errno::PERM | Errno::INVAL | Errno::ROFS) => {}
+            other => other.doing(doing)?,
+        }
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod mounts;
 pub mod options;
 pub mod plan;
 pub mod seccomp;
+pub mod spec;
 
 pub use create::{Created, Inputs, Stdio, create};
 pub use error::{Class, Error, Result};

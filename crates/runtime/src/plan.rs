@@ -18,10 +18,12 @@ mod devices;
 mod display;
 mod mounts;
 mod namespaces;
+mod process;
 
 pub use devices::{Device, Node};
 pub use mounts::{Ids, MountStep, What};
 pub use namespaces::{IdMap, Isolation, Join, word};
+pub use process::{ExecAffinity, Running, exec_affinity, io_priority, scheduler};
 
 /// Everything that the two halves of a creation perform.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct Plan {
     pub sysctl: Vec<Sysctl>,
     /// Resource limits: resource, soft, hard; `None` is unlimited.
     pub rlimits: Vec<Limit>,
+    /// Scheduler, priorities, personality, memory nodes.
+    pub running: Running,
     /// `oom_score_adj`.
     pub oom_score_adj: Option<i32>,
     /// Capabilities.
@@ -128,6 +132,7 @@ impl Plan {
             masked: paths(linux.masked_paths()),
             read_only: paths(linux.readonly_paths()),
             rlimits: rlimits(process)?,
+            running: Running::from_spec(process, linux)?,
             oom_score_adj: process.oom_score_adj(),
             caps: process.capabilities().as_ref().map(CapSets::from_spec).unwrap_or_default(),
             uid: user.uid(),
@@ -164,26 +169,29 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         fields.push("hooks");
     }
     if let Some(process) = spec.process() {
-        let names: [(&str, bool); 6] = [
+        let names: [(&str, bool); 2] = [
             ("process.apparmorProfile", process.apparmor_profile().is_some()),
-            ("process.selinuxLabel", process.selinux_label().is_some()),
-            ("process.scheduler", process.scheduler().is_some()),
-            ("process.ioPriority", process.io_priority().is_some()),
-            ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
             ("process.consoleSize", process.console_size().is_some()),
         ];
         fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
     }
     if let Some(linux) = spec.linux() {
         let listens = linux.seccomp().as_ref().is_some_and(|profile| profile.listener_path().is_some());
-        let names: [(&str, bool); 5] = [
+        let names: [(&str, bool); 3] = [
             ("linux.seccomp.listenerPath", listens),
             ("linux.intelRdt", linux.intel_rdt().is_some()),
-            ("linux.mountLabel", linux.mount_label().is_some()),
-            ("linux.personality", linux.personality().is_some()),
             ("linux.netDevices", linux.net_devices().is_some()),
         ];
         fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
+    }
+    let process = spec.process().as_ref().and_then(|process| process.selinux_label().as_deref());
+    let mounts = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    for (field, label) in [("process.selinuxLabel", process), ("linux.mountLabel", mounts)] {
+        // An empty label is what is written where there is none.
+        if let Some(label) = label.filter(|label| !label.is_empty()) {
+            let doing = format!("set {field} to {label:?}");
+            return Err(Error::invalid(doing, "hull does not apply SELinux labels"));
+        }
     }
     match fields.as_slice() {
         [] => Ok(()),

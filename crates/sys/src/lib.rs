@@ -16,6 +16,7 @@ pub mod net;
 pub mod ns;
 pub mod path;
 pub mod process;
+pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod sync;

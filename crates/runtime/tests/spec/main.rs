@@ -6,6 +6,7 @@
 mod case;
 mod mounts;
 mod namespaces;
+mod process;
 
 /// Names tests once: as functions and as rows of the list that `main` goes through.
 macro_rules! tests {
@@ -20,7 +21,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let named: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let files = [("mounts", mounts::TESTS), ("namespaces", namespaces::TESTS)];
+    let files = [("mounts", mounts::TESTS), ("namespaces", namespaces::TESTS), ("process", process::TESTS)];
     let mut failed = 0;
     for (name, test) in files.iter().flat_map(|(file, tests)| tests.iter().map(move |test| (file, test))) {
         let full = format!("{name}::{}", test.0);

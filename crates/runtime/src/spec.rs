@@ -1,0 +1,63 @@
+//! A specification's text becomes its data.
+//!
+//! The data's types are `oci-spec`'s. Where those know a word of the specification under another name, it is translated
+//! here, and only then: the usual text is read once.
+
+use oci_spec::runtime::Spec;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// Words of the specification, and what the types call them: `process.scheduler.flags`.
+const WORDS: [(&str, &str); 2] =
+    [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
+
+/// Reads the text of a `config.json`.
+///
+/// # Errors
+/// It is no JSON, or a field has another type than the specification says; with line and column.
+pub fn read(text: &[u8]) -> Result<Spec> {
+    let refuse = |error: serde_json::Error| Error::invalid("read the specification", error);
+    serde_json::from_slice(text).or_else(|error| {
+        let mut value: Value = serde_json::from_slice(text).map_err(refuse)?;
+        match translate(&mut value) {
+            // The first error has the place in the text.
+            0 => Err(refuse(error)),
+            _ => serde_json::from_value(value).map_err(refuse),
+        }
+    })
+}
+
+fn translate(value: &mut Value) -> usize {
+    let flags = value.pointer_mut("/process/scheduler/flags").and_then(Value::as_array_mut);
+    let mut count = 0;
+    for flag in flags.into_iter().flatten() {
+        if let Some((_, theirs)) = WORDS.iter().find(|(word, _)| flag == word) {
+            *flag = (*theirs).into();
+            count += 1;
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scheduler_flag_of_the_specification_is_read() {
+        for flag in ["RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN"] {
+            let text = format!(
+                r#"{{"ociVersion": "1.3.0", "process": {{"cwd": "/", "user": {{}},
+                    "scheduler": {{"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_{flag}"]}}}}}}"#
+            );
+            assert!(read(text.as_bytes()).is_ok(), "{flag}: {:?}", read(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn an_error_has_its_place() {
+        let error = read(b"{\"ociVersion\": \"1.3.0\",\n \"process\": 7}").unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the specification:") && error.contains("line 2"), "{error}");
+    }
+}
