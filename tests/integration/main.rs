@@ -9,6 +9,7 @@ mod corner;
 mod demo;
 mod explain;
 mod explain_build;
+mod hostile_registry;
 mod isolation;
 mod kill;
 mod limits;

@@ -18,13 +18,14 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Each crate with the crates of ours that it may use: the arrows of ARCHITECTURE.md.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("sys", &[]),
     ("runtime", &["sys"]),
     ("image", &["sys"]),
+    ("registry", &["image"]),
     ("engine", &["sys", "runtime", "image"]),
     ("build", &["sys", "runtime", "image", "engine"]),
-    ("hull", &["sys", "runtime", "image", "engine", "build"]),
+    ("hull", &["sys", "runtime", "image", "registry", "engine", "build"]),
 ];
 
 #[test]
@@ -46,6 +47,9 @@ fn dependencies_point_one_way() {
             assert!(!used || allowed.contains(&other), "{name} depends on {other}");
         }
         assert!(!manifest.contains("\ntokio"), "{name} depends on tokio");
+        for (network, only) in [("ureq", "registry"), ("rustls", "registry")] {
+            assert!(!manifest.contains(&format!("\n{network}")) || name == only, "{name} depends on {network}");
+        }
         assert!(!manifest.contains("\nlibc") || name == "sys", "{name} depends on libc");
     }
 }

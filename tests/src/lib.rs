@@ -4,6 +4,7 @@
 
 mod builder;
 pub mod left;
+pub mod scripted;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};

@@ -11,6 +11,7 @@ use hull_image::Reference;
 use crate::containers::{self, PsArgs};
 use crate::demo::DemoArgs;
 use crate::explain::Explain;
+use crate::pull::{Policy, PullArgs, RegistryArgs};
 use crate::report::Report;
 use crate::verify::VerifyArgs;
 
@@ -55,6 +56,8 @@ pub enum Command {
     Info,
     /// List containers
     Ps(PsArgs),
+    /// Download images
+    Pull(PullArgs),
     /// Remove containers
     Rm {
         /// Kill those that run
@@ -268,6 +271,17 @@ pub struct RunArgs {
     /// none (the default) or host
     #[arg(long, alias = "net", value_name = "NETWORK")]
     network: Option<String>,
+    /// Ask the image's registry: missing (the default), always or never
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "missing",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub pull: Policy,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
     #[command(flatten)]
     later: Later,
     /// Tell each stage and system call, as text, json or html, to standard error or a file

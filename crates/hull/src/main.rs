@@ -9,6 +9,7 @@ mod containers;
 mod demo;
 mod explain;
 mod images;
+mod pull;
 mod report;
 mod table;
 mod verify;
@@ -20,10 +21,11 @@ use hull_build::progress::{Plain, Progress, Quiet};
 use hull_build::{BuildOptions, StoreWorker};
 use hull_engine::options::Source;
 use hull_engine::{Engine, check};
-use hull_image::{CheckOptions, Store};
+use hull_image::{CheckOptions, Image, Reference, Store};
 
 use args::{BuildArgs, Cli, Command, RunArgs, SystemCommand, Wanted};
 use explain::Explain;
+use pull::Policy;
 use report::Report;
 
 fn main() {
@@ -54,6 +56,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
             root_only()?;
             containers::list(&engine, &args)
         }
+        Command::Pull(args) => pull::pull(&store(&engine)?, &args),
         Command::Rm { force, containers } => {
             root_only()?;
             containers::remove(&engine, &containers, force)
@@ -82,6 +85,7 @@ fn root_only() -> Result<(), Report> {
 
 fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
     let (explain, dry_run) = (args.explain.take(), args.dry_run);
+    let (policy, registry) = (args.pull, args.registry.clone());
     let wanted = args.wanted()?;
     let mut options = args.options(Source::default())?;
     root_only()?;
@@ -97,8 +101,33 @@ fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
             print!("{}", hull_engine::run::dry_run(engine, &options)?);
             return Ok(0);
         }
-        Ok(hull_engine::run(engine, &options)?)
+        let Source::Image(name) = &options.source else { return Ok(hull_engine::run(engine, &options)?) };
+        let name = name.clone();
+        let fetch = |policy| -> Result<Source, Report> {
+            let image = pull::ensure(&store(engine)?, &name, policy, &registry, false)
+                .map_err(|report| report.with_code(125))?;
+            Ok(Source::Image(named(&name, &image)))
+        };
+        if policy == Policy::Always {
+            options.source = fetch(policy)?;
+        }
+        match hull_engine::run(engine, &options) {
+            // Only now, so that an image that is there costs no look at any configuration.
+            Err(hull_engine::Error::Image(hull_image::Error::NotFound { .. })) if policy == Policy::Missing => {
+                options.source = fetch(policy)?;
+                Ok(hull_engine::run(engine, &options)?)
+            }
+            result => Ok(result?),
+        }
     })
+}
+
+/// The name as it was given if it is the image's, else one that leads to it.
+fn named(given: &str, image: &Image) -> String {
+    match given.parse::<Reference>() {
+        Ok(name) if image.names.contains(&name) => given.to_owned(),
+        _ => image.names.first().map_or_else(|| image.id.to_string(), Reference::to_string),
+    }
 }
 
 fn build(engine: &Engine, args: &BuildArgs) -> Result<i32, Report> {

@@ -40,6 +40,15 @@ impl From<hull_image::Error> for Report {
     }
 }
 
+impl From<hull_registry::Error> for Report {
+    fn from(error: hull_registry::Error) -> Self {
+        match error {
+            hull_registry::Error::Image(error) => error.into(),
+            error => Self { message: error.to_string(), hint: error.hint().map(str::to_owned), code: 1 },
+        }
+    }
+}
+
 impl From<hull_build::Error> for Report {
     fn from(error: hull_build::Error) -> Self {
         Self { message: error.to_string(), hint: error.hint().map(str::to_owned), code: error.exit_code() }

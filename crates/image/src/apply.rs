@@ -7,6 +7,7 @@
 //!
 //! Sources: image specification `layer.md`; the kernel's `filesystems/overlayfs.rst`.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,12 +32,50 @@ const HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOL
 /// Applies all entries of `archive` to the folder `root`. `lowers` are the trees below, topmost first: a folder that
 /// the archive only implies gets its mode, owner and time from them.
 pub(crate) fn apply<R: BufRead>(archive: &mut Archive<R>, root: &OwnedFd, lowers: &[OwnedFd]) -> Result<()> {
-    let mut target = Target { root, lowers, stack: Vec::new(), folders: Vec::new() };
+    let mut target = Target::new(root, lowers);
     target.inherit_root()?;
     while let Some(entry) = archive.next()? {
         target.entry(&entry, archive)?;
     }
+    target.finish().map(drop)
+}
+
+/// The folders that an archive only implied, by their paths; the root is the empty one.
+pub(crate) type Implied = BTreeSet<Vec<u8>>;
+
+/// The same while nothing is known of the layers below: what the archive only implied is given back, for [`settle`].
+pub(crate) fn apply_alone<R: BufRead>(archive: &mut Archive<R>, root: &OwnedFd) -> Result<Implied> {
+    let mut target = Target::new(root, &[]);
+    target.implied.insert(Vec::new());
+    while let Some(entry) = archive.next()? {
+        target.entry(&entry, archive)?;
+    }
     target.finish()
+}
+
+/// Gives the folders that [`apply_alone`] had to invent what the layers below say of them.
+pub(crate) fn settle(root: &OwnedFd, implied: &Implied, lowers: &[OwnedFd]) -> Result<()> {
+    let target = Target::new(root, lowers);
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for path in implied {
+        let failed = |errno: Errno| Error::entry(path, std::io::Error::from(errno));
+        if path.is_empty() {
+            target.inherit_root()?;
+            continue;
+        }
+        match rustix::fs::openat2(root, path.as_slice(), flags, Mode::empty(), resolve) {
+            Ok(folder) => {
+                if let Some(lower) = target.lower(path).map_err(failed)? {
+                    inherit(&folder, &lower).map_err(failed)?;
+                }
+            }
+            // A later entry took its place.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
 }
 
 struct Target<'a> {
@@ -46,9 +85,14 @@ struct Target<'a> {
     stack: Vec<(Vec<u8>, Option<OwnedFd>)>,
     /// Times of folders, set at the end because making a file in a folder changes them.
     folders: Vec<(Vec<u8>, (i64, u32))>,
+    implied: Implied,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    fn new(root: &'a OwnedFd, lowers: &'a [OwnedFd]) -> Self {
+        Self { root, lowers, stack: Vec::new(), folders: Vec::new(), implied: Implied::new() }
+    }
+
     fn entry<R: BufRead>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<()> {
         let path = components(&entry.path)?;
         let Some((base, parents)) = path.split_last() else {
@@ -128,6 +172,7 @@ impl Target<'_> {
 
     fn root_entry(&mut self, entry: &Entry) -> Result<()> {
         own(self.root, entry).map_err(|errno| Error::entry(&entry.path, std::io::Error::from(errno)))?;
+        self.implied.remove(&Vec::new());
         self.folders.push((Vec::new(), entry.mtime));
         Ok(())
     }
@@ -154,7 +199,9 @@ impl Target<'_> {
             opaque(made.as_fd()).map_err(failed)?;
         }
         own(&made, entry).map_err(failed)?;
-        self.folders.push((path.join(&b'/'), entry.mtime));
+        let whole = path.join(&b'/');
+        self.implied.remove(&whole);
+        self.folders.push((whole, entry.mtime));
         self.push(base.to_bytes(), made);
         Ok(())
     }
@@ -258,7 +305,7 @@ impl Target<'_> {
     }
 
     /// One step down from the top of the stack.
-    fn step(&self, entry: &[u8], path: &[&[u8]], part: &CStr, create: bool) -> Result<Option<OwnedFd>> {
+    fn step(&mut self, entry: &[u8], path: &[&[u8]], part: &CStr, create: bool) -> Result<Option<OwnedFd>> {
         let failed = |errno: Errno| Error::entry(entry, std::io::Error::from(errno));
         let top = self.top();
         match rustix::fs::openat(top, part, HANDLE, Mode::empty()) {
@@ -287,7 +334,7 @@ impl Target<'_> {
     }
 
     /// Makes a folder that the archive has no entry for, as the layers below have it or else 0755 and root's.
-    fn implied(&self, path: &[&[u8]], part: &CStr, hidden: bool) -> rustix::io::Result<OwnedFd> {
+    fn implied(&mut self, path: &[&[u8]], part: &CStr, hidden: bool) -> rustix::io::Result<OwnedFd> {
         let top = self.top();
         rustix::fs::mkdirat(top, part, Mode::from_raw_mode(0o700))?;
         let made = tree::open_folder(top, part)?;
@@ -299,6 +346,9 @@ impl Target<'_> {
         }
         rustix::fs::fchown(&made, Some(Uid::ROOT), Some(Gid::ROOT))?;
         rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+        if !hidden {
+            self.implied.insert(path.join(&b'/'));
+        }
         Ok(made)
     }
 
@@ -322,7 +372,7 @@ impl Target<'_> {
         inherit(self.root, lower).map_err(|errno| Error::entry(b"/", std::io::Error::from(errno)))
     }
 
-    fn finish(mut self) -> Result<()> {
+    fn finish(mut self) -> Result<Implied> {
         for (path, time) in std::mem::take(&mut self.folders) {
             let parts = components(&path)?;
             let Some((base, parents)) = parts.split_last() else {
@@ -338,7 +388,7 @@ impl Target<'_> {
                 Err(errno) => return Err(Error::entry(&path, std::io::Error::from(errno))),
             }
         }
-        Ok(())
+        Ok(self.implied)
     }
 }
 

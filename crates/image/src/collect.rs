@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::commit::entry_name;
 use crate::document;
+use crate::download;
 use crate::error::{Cannot, Error, Result};
 use crate::layer::{self, Meta, random_id};
 use crate::reference::{Digest, Reference};
@@ -55,6 +56,8 @@ pub struct CheckOptions<'a> {
 pub enum FindingKind {
     /// A staging folder of a process that died.
     Staging,
+    /// A part of a blob whose download was interrupted.
+    Download,
     /// A blob that no image leads to.
     UnusedBlob,
     /// An unpacked layer that no image, container or cache leads to, or that a crash of the machine cut short.
@@ -82,6 +85,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             FindingKind::Staging => "staging folder left by a process that ended",
+            FindingKind::Download => "interrupted download",
             FindingKind::UnusedBlob => "blob that no image uses",
             FindingKind::UnusedLayer => "layer that nothing uses",
             FindingKind::DanglingLink => "link to a layer that is gone",
@@ -175,6 +179,7 @@ impl Store {
         let _lock = self.lock()?;
         let staging = self.folder(c"staging")?;
         layer::sweep(staging.as_fd(), false)?;
+        download::sweep_all(self, false)?;
         let mut removed = Removed::default();
         self.sweep(&self.reach(None)?, None, keep, &mut removed)?;
         Ok(removed)
@@ -311,6 +316,9 @@ impl Store {
         let staging = self.folder(c"staging")?;
         for name in layer::sweep(staging.as_fd(), !options.repair)? {
             findings.push(Finding { kind: FindingKind::Staging, what: name, repaired: options.repair });
+        }
+        for name in download::sweep_all(self, !options.repair)? {
+            findings.push(Finding { kind: FindingKind::Download, what: name, repaired: options.repair });
         }
         let (reach, whole) = self.check_images(options, &mut findings)?;
         // What a damaged image needs is not known, so nothing counts as unused beside one.

@@ -82,13 +82,13 @@ fn now() -> String {
 }
 
 /// New blobs in a staging folder, on their way into the store.
-struct Pending<'a> {
+pub(crate) struct Pending<'a> {
     staging: &'a Staging,
     blobs: Vec<(CString, Digest)>,
 }
 
 impl<'a> Pending<'a> {
-    fn new(staging: &'a Staging) -> Self {
+    pub(crate) fn new(staging: &'a Staging) -> Self {
         Self { staging, blobs: Vec::new() }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Pending<'a> {
     }
 
     /// A document; none is written if the store has it.
-    fn document(&mut self, store: &Store, media_type: &str, data: &[u8]) -> Result<Descriptor> {
+    pub(crate) fn document(&mut self, store: &Store, media_type: &str, data: &[u8]) -> Result<Descriptor> {
         let digest = Digest::of(data);
         let size = data.len() as u64;
         let descriptor = Descriptor { media_type: media_type.to_owned(), digest: digest.to_string(), size };
@@ -115,7 +115,7 @@ impl<'a> Pending<'a> {
     }
 
     /// Brings all blobs to the disk, so that a name in the store is never that of a blob whose data a crash took.
-    fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         for (name, digest) in &self.blobs {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(self.staging.folder()?, name, flags, Mode::empty())
@@ -126,10 +126,11 @@ impl<'a> Pending<'a> {
     }
 
     /// Moves all blobs, which are on the disk by now, to their places; needs the lock.
-    fn publish(&self, store: &Store) -> Result<()> {
+    pub(crate) fn publish(&self, store: &Store) -> Result<()> {
         for (name, digest) in &self.blobs {
             let folder = self.staging.folder()?;
             // What has the digest has the content; a damaged one is replaced by what was verified just now.
+            store.make_blob_folder(digest)?;
             rustix::fs::renameat_with(folder, name, store.dir(), blob_path(digest), RenameFlags::empty())
                 .cannot("write", format!("the blob {digest}"))?;
         }
@@ -366,7 +367,7 @@ impl Store {
         rustix::fs::fsync(self.dir()).cannot("sync", shown())
     }
 
-    fn committed(&self, manifest: &Descriptor) -> Result<Image> {
+    pub(crate) fn committed(&self, manifest: &Descriptor) -> Result<Image> {
         let data = self.index()?;
         let index = parse_index(&data)?;
         let entry = index.manifests.iter().find(|entry| entry.digest == manifest.digest);
@@ -376,7 +377,7 @@ impl Store {
 }
 
 /// Takes a name from the entry that has it; the last name of an image leaves a nameless entry, so that it is still listed.
-fn take_name(entries: &mut Vec<Value>, name: &Reference) {
+pub(crate) fn take_name(entries: &mut Vec<Value>, name: &Reference) {
     for n in (0..entries.len()).rev() {
         if entry_name(&entries[n]).as_ref() != Some(name) {
             continue;

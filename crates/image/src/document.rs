@@ -9,6 +9,7 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::platform::Platform;
 use crate::reference::Digest;
 
 /// The annotation of an index entry that holds its name.
@@ -16,8 +17,11 @@ pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The annotation of an index entry that holds the digest of the index which the image was taken from.
+pub(crate) const REF_INDEX: &str = "io.hull.image.index";
+pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// The largest manifest or configuration.
 pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
@@ -41,21 +45,25 @@ pub(crate) struct IndexEntry<'a> {
     #[serde(borrow)]
     pub annotations: Option<Annotations<'a>>,
     #[serde(borrow)]
-    pub platform: Option<Platform<'a>>,
+    pub platform: Option<EntryPlatform<'a>>,
 }
 
 #[derive(Deserialize)]
 pub(crate) struct Annotations<'a> {
     #[serde(borrow, rename = "org.opencontainers.image.ref.name")]
     pub name: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "io.hull.image.index")]
+    pub index: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Platform<'a> {
+pub(crate) struct EntryPlatform<'a> {
     #[serde(borrow)]
     pub architecture: Cow<'a, str>,
     #[serde(borrow)]
     pub os: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub variant: Cow<'a, str>,
 }
 
 /// What a document says another one is.
@@ -76,6 +84,7 @@ impl Descriptor {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
+    schema_version: Option<u32>,
     media_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
@@ -90,15 +99,18 @@ pub(crate) struct Manifest {
 /// What a manifest's bytes turned out to be.
 pub(crate) enum Target {
     Manifest(Manifest),
-    /// An index: the manifest for this host.
+    /// An index: the manifest for the platform that was asked for.
     Index(Descriptor),
 }
 
-/// Parses a manifest or an index, as the media type of its descriptor says.
-pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>) -> Result<Target> {
+/// Parses a manifest or an index, as the media type of its descriptor says; of an index the entry for `platform`.
+pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>, platform: &Platform) -> Result<Target> {
     let what = || format!("manifest {digest}");
     let document: Document =
         serde_json::from_slice(data).map_err(|error| Error::document(what(), error.to_string()))?;
+    if document.schema_version == Some(1) {
+        return Err(Error::document(what(), "it is Docker's image manifest schema 1, which is not supported"));
+    }
     if document.manifests.is_some() && (document.layers.is_some() || document.config.is_some()) {
         return Err(Error::document(what(), "it is a manifest and an index at once"));
     }
@@ -115,7 +127,7 @@ pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>) -> R
         }
     }
     if is_index {
-        return choose(data, what).map(Target::Index);
+        return choose(data, what, platform).map(Target::Index);
     }
     match (document.config, document.layers) {
         (Some(config), Some(layers)) => Ok(Target::Manifest(Manifest { config, layers })),
@@ -123,16 +135,18 @@ pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>) -> R
     }
 }
 
-/// The entry for linux on this host's architecture.
-fn choose(data: &[u8], what: impl Fn() -> String) -> Result<Descriptor> {
+/// The entry that serves `platform` best, the first of equals. An index of one entry need not say what it is for.
+fn choose(data: &[u8], what: impl Fn() -> String, wanted: &Platform) -> Result<Descriptor> {
     let index: Index<'_> =
         serde_json::from_slice(data).map_err(|error| Error::document(what(), error.to_string()))?;
-    let wanted = architecture();
-    let entry = index.manifests.iter().find(|entry| match &entry.platform {
-        Some(platform) => platform.os == "linux" && platform.architecture == wanted,
-        None => index.manifests.len() == 1,
-    });
-    let entry = entry.ok_or_else(|| Error::document(what(), format!("it has no manifest for linux/{wanted}")))?;
+    let distance = |entry: &IndexEntry<'_>| match &entry.platform {
+        Some(given) => wanted.distance(&Platform::new(&given.os, &given.architecture, &given.variant)),
+        None => (index.manifests.len() == 1).then_some(0),
+    };
+    let near = index.manifests.iter().filter_map(|entry| Some((distance(entry)?, entry)));
+    let Some((_, entry)) = near.min_by_key(|(distance, _)| *distance) else {
+        return Err(Error::document(what(), format!("it has no manifest for {wanted}")));
+    };
     Ok(Descriptor {
         media_type: entry.media_type.as_deref().unwrap_or(MANIFEST).to_owned(),
         digest: entry.digest.clone().into_owned(),

@@ -25,6 +25,7 @@ use crate::archive::Archive;
 use crate::document::{self, DOCUMENT_MAX, Descriptor, INDEX_MAX, Index, IndexEntry, Manifest, Target};
 use crate::error::{Cannot, Error, Result};
 use crate::layer::{self, Layer, Meta, Staging, boot_id};
+use crate::platform::Platform;
 use crate::reference::{Digest, Reference};
 use crate::stream::{self, Wanted};
 use crate::{apply, tree};
@@ -273,7 +274,7 @@ impl Store {
         for _ in 0..=NESTED_MAX {
             let data = self.document(&digest, size)?;
             documents.push(digest.clone());
-            match document::parse(&data, &digest, media_type.as_deref())? {
+            match document::parse(&data, &digest, media_type.as_deref(), &Platform::host())? {
                 Target::Manifest(manifest) => return Ok((digest, manifest, size)),
                 Target::Index(next) => {
                     digest = next.digest()?;
@@ -322,6 +323,18 @@ impl Store {
                 mismatch(format!("it has {} bytes, its descriptor says {size}", metadata.size()))
             }
             _ => Ok((file, metadata.size())),
+        }
+    }
+
+    /// The folder for blobs of a digest's algorithm; a new store has that of sha256.
+    pub(crate) fn make_blob_folder(&self, digest: &Digest) -> Result<()> {
+        if digest.algorithm() == "sha256" {
+            return Ok(());
+        }
+        let path = format!("blobs/{}", digest.algorithm());
+        match rustix::fs::mkdirat(self.dir(), path, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error).cannot("make", "a folder of blobs"),
         }
     }
 
@@ -387,7 +400,8 @@ impl Store {
         let (file, size) = self.blob(&digest, Some(blob.size))?;
         let staging = self.staging()?;
         let trees = below.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
-        let wanted = Wanted { copy: None, blob: Some(&digest), diff_id: Some(diff_id), size: Some(size) };
+        let wanted =
+            Wanted { copy: None, blob: Some(&digest), diff_id: Some(diff_id), size: Some(size), plain_max: None };
         let mut source = stream::Layer::new(file, wanted)?;
         let mut archive = Archive::new(source.reader());
         apply::apply(&mut archive, &staging.tree()?, &trees)?;
@@ -461,12 +475,13 @@ pub(crate) fn name_of(entry: &IndexEntry<'_>) -> Option<Reference> {
 }
 
 fn is_named(entry: &IndexEntry<'_>, wanted: &Reference) -> bool {
+    let index = entry.annotations.as_ref().and_then(|annotations| annotations.index.as_deref());
     match (name_of(entry), wanted.digest()) {
         (Some(name), None) => name == *wanted,
         (Some(name), Some(digest)) => {
             name.name() == wanted.name()
-                && wanted.tag().is_none_or(|tag| name.tag() == Some(tag))
-                && entry.digest == digest.as_str()
+                && (wanted.tag().is_none_or(|tag| name.tag() == Some(tag)) || name.tag().is_none())
+                && (entry.digest == digest.as_str() || index == Some(digest.as_str()))
         }
         (None, _) => false,
     }

@@ -128,22 +128,25 @@ pub(crate) struct Wanted<'a> {
     pub diff_id: Option<&'a Digest>,
     /// The most packed bytes; none without a descriptor.
     pub size: Option<u64>,
+    /// The most bytes that it may unpack to, if that is not 64 GiB.
+    pub plain_max: Option<u64>,
 }
 
 impl<R: Read> Layer<R> {
     pub(crate) fn new(inner: R, wanted: Wanted<'_>) -> Result<Self> {
         let algorithm = |digest: Option<&Digest>| Hasher::new(digest.map_or("sha256", Digest::algorithm));
         let hash = Some(algorithm(wanted.blob));
-        let limit = wanted.size.unwrap_or(PLAIN_MAX);
+        let most = wanted.plain_max.unwrap_or(PLAIN_MAX);
+        let limit = wanted.size.unwrap_or(most);
         let mut raw = BufReader::with_capacity(BUFFER, Tee { inner, hash, copy: wanted.copy, length: 0, limit });
         let start = raw.fill_buf().map_err(reading)?;
         let plain = Some(algorithm(wanted.diff_id));
         Ok(if start.starts_with(&[0x1f, 0x8b]) {
-            Layer::Gzip(Box::new(plain_side(MultiGzDecoder::new(raw), plain)))
+            Layer::Gzip(Box::new(plain_side(MultiGzDecoder::new(raw), plain, most)))
         } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(start) {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(reading)?;
             decoder.window_log_max(WINDOW_LOG_MAX).map_err(reading)?;
-            Layer::Zstd(Box::new(plain_side(decoder, plain)))
+            Layer::Zstd(Box::new(plain_side(decoder, plain, most)))
         } else {
             Layer::Plain(raw)
         })
@@ -180,8 +183,8 @@ impl<R: Read> Layer<R> {
     }
 }
 
-fn plain_side<R: Read>(inner: R, hash: Option<Hasher>) -> BufReader<Tee<R>> {
-    BufReader::with_capacity(BUFFER, Tee { inner, hash, copy: None, length: 0, limit: PLAIN_MAX })
+fn plain_side<R: Read>(inner: R, hash: Option<Hasher>, limit: u64) -> BufReader<Tee<R>> {
+    BufReader::with_capacity(BUFFER, Tee { inner, hash, copy: None, length: 0, limit })
 }
 
 /// A zstd stream may begin with a frame that decoders skip (0x184D2A50 to 0x184D2A5F).
@@ -189,7 +192,7 @@ fn is_skippable(start: &[u8]) -> bool {
     start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18]
 }
 
-fn reading(error: std::io::Error) -> Error {
+pub(crate) fn reading(error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
         Err(error) => Error::archive(error.to_string()),

@@ -1,0 +1,443 @@
+//! Taking an image in from outside: what of it is missing, each layer in one pass, all of it visible at once.
+//!
+//! A blob that is on its way is a file in `downloads/`, named by its digest and locked by its writer (`flock(2)`). It stays
+//! when the writer is interrupted, so that the next one goes on where it ended; everything is hashed again then, and
+//! what turns out wrong is removed. A layer is decompressed and applied while it arrives, in any order: what it only
+//! implies of the layers below is settled when all are there. Under the writers' lock blobs, trees and the entry in the
+//! index then appear by renames.
+//!
+//! Where the bytes come from is the caller's business. What is here trusts none of them.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use serde_json::json;
+
+use crate::apply::{self, Implied};
+use crate::commit::{Pending, entry_name, take_name};
+use crate::document::{
+    self, CONFIG, DOCKER_CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST, REF_INDEX, REF_NAME,
+    Target,
+};
+use crate::download::{self, Again, Download, Source};
+use crate::error::{Cannot, Error, Result};
+use crate::layer::{Layer, Meta, Staging, boot_id};
+use crate::pipe;
+use crate::platform::Platform;
+use crate::reference::{Digest, Reference};
+use crate::store::{Image, Store, blob_path};
+use crate::stream::{self, Wanted};
+
+/// The most layers of one image: what the kernel's overlay takes.
+const LAYERS_MAX: usize = 500;
+/// The most bytes of one layer as it is packed, against a descriptor that would fill a disk.
+const BLOB_MAX: u64 = 64 << 30;
+
+/// The media types of manifests and indexes, for a registry's `Accept`.
+pub const MANIFEST_TYPES: [&str; 4] = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+
+/// What a document says of a blob. The digest is a valid one, the size is only said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Its media type.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl Blob {
+    fn new(said: Descriptor) -> Result<Self> {
+        Ok(Self { digest: said.digest()?, media_type: said.media_type, size: said.size })
+    }
+
+    fn descriptor(&self) -> Descriptor {
+        Descriptor { media_type: self.media_type.clone(), digest: self.digest.to_string(), size: self.size }
+    }
+}
+
+/// What a manifest's bytes turned out to be.
+#[derive(Clone, Debug)]
+pub enum Manifest {
+    /// An image: its configuration and its layers, lowest first.
+    Image {
+        /// Where the configuration is.
+        config: Blob,
+        /// Its layers.
+        layers: Vec<Blob>,
+    },
+    /// An index: the manifest for the platform that was asked for.
+    Index(Blob),
+}
+
+/// Reads a manifest or an index that came as `media_type`.
+///
+/// # Errors
+/// A document that is neither or both, says another media type, is Docker's schema 1, is no image, or is too large.
+pub fn read_manifest(data: &[u8], media_type: &str, platform: &Platform) -> Result<Manifest> {
+    let digest = Digest::of(data);
+    let refused = |why: String| Err(Error::document(format!("manifest {digest}"), why));
+    if media_type.starts_with("application/vnd.docker.distribution.manifest.v1+") {
+        return refused("it is Docker's image manifest schema 1, which is not supported".to_owned());
+    }
+    if !MANIFEST_TYPES.contains(&media_type) {
+        return refused(format!("it came as {media_type:?}, which is no image manifest"));
+    }
+    match document::parse(data, &digest, Some(media_type), platform)? {
+        Target::Index(entry) => Ok(Manifest::Index(Blob::new(entry)?)),
+        Target::Manifest(manifest) => {
+            if ![CONFIG, DOCKER_CONFIG].contains(&manifest.config.media_type.as_str()) {
+                return refused(format!("it is no image: its configuration is {:?}", manifest.config.media_type));
+            }
+            if manifest.layers.len() > LAYERS_MAX {
+                return refused(format!("it has {} layers, more than {LAYERS_MAX}", manifest.layers.len()));
+            }
+            let layers = manifest.layers.into_iter().map(Blob::new).collect::<Result<Vec<_>>>()?;
+            if let Some(other) = layers.iter().find(|layer| !is_layer(&layer.media_type)) {
+                return refused(format!("layers of the type {:?} are not supported", other.media_type));
+            }
+            if let Some(large) = layers.iter().find(|layer| layer.size > BLOB_MAX) {
+                return refused(format!("its layer {} has {} bytes, more than 64 GiB", large.digest, large.size));
+            }
+            Ok(Manifest::Image { config: Blob::new(manifest.config)?, layers })
+        }
+    }
+}
+
+/// Archives of layers; how they are packed is told by their bytes. What must not be distributed is fetched like the rest,
+/// from the registry alone.
+fn is_layer(media_type: &str) -> bool {
+    let oci = media_type
+        .strip_prefix("application/vnd.oci.image.layer.v1.tar")
+        .or_else(|| media_type.strip_prefix("application/vnd.oci.image.layer.nondistributable.v1.tar"));
+    let docker = media_type
+        .strip_prefix("application/vnd.docker.image.rootfs.diff.tar")
+        .or_else(|| media_type.strip_prefix("application/vnd.docker.image.rootfs.foreign.diff.tar"));
+    match (oci, docker) {
+        (Some(packing), _) => matches!(packing, "" | "+gzip" | "+zstd"),
+        (_, Some(packing)) => matches!(packing, "" | ".gzip" | ".zstd"),
+        _ => false,
+    }
+}
+
+/// An image whose documents are there and whose layers may not be.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    store: &'a Store,
+    manifest: (Blob, Vec<u8>),
+    config: (Blob, Vec<u8>),
+    layers: Vec<Blob>,
+    diff_ids: Vec<Digest>,
+    chain: Vec<Digest>,
+    plain_max: Option<u64>,
+}
+
+impl Store {
+    /// Checks an image's documents against each other. Nothing is written.
+    ///
+    /// # Errors
+    /// Bytes that are not what the descriptor says; a configuration that does not fit the manifest.
+    pub fn incoming(
+        &self,
+        manifest: (Blob, Vec<u8>),
+        config: (Blob, Vec<u8>),
+        layers: Vec<Blob>,
+    ) -> Result<Incoming<'_>> {
+        for (blob, data) in [&manifest, &config] {
+            verify(blob, data)?;
+        }
+        let (_, diff_ids) = document::configuration(&config.1, &config.0.digest, layers.len())?;
+        let mut known = BTreeMap::new();
+        for (layer, diff_id) in layers.iter().zip(&diff_ids) {
+            if *known.entry(&layer.digest).or_insert(diff_id) != diff_id {
+                let why = format!("it says that the layer {} is two different ones", layer.digest);
+                return Err(Error::document(format!("image configuration {}", config.0.digest), why));
+            }
+        }
+        let chain = document::chain_ids(&diff_ids);
+        Ok(Incoming { store: self, manifest, config, layers, diff_ids, chain, plain_max: None })
+    }
+}
+
+/// Whether `data` is what `blob` says: size first, then digest.
+///
+/// # Errors
+/// It is not.
+pub fn verify(blob: &Blob, data: &[u8]) -> Result<()> {
+    let mismatch = |why: String| Err(Error::Mismatch { digest: blob.digest.to_string(), why });
+    if data.len() as u64 != blob.size {
+        return mismatch(format!("it has {} bytes, its descriptor says {}", data.len(), blob.size));
+    }
+    let is = stream::digest_as(&blob.digest, data)?;
+    if is != blob.digest { mismatch(format!("its content has the digest {is}")) } else { Ok(()) }
+}
+
+impl<'a> Incoming<'a> {
+    /// The most bytes that one of its layers may unpack to, if not 64 GiB.
+    #[must_use]
+    pub fn limited(self, plain_max: Option<u64>) -> Self {
+        Self { plain_max, ..self }
+    }
+
+    /// What has to be done for this image: the blobs that the store lacks and the layers that are not unpacked. All are
+    /// locked, in the order of their digests, so that two processes never wait for each other; `waiting` hears of
+    /// each that another process works on.
+    ///
+    /// # Errors
+    /// Files that cannot be made or locked.
+    pub fn parts(&self, waiting: &mut dyn FnMut(&Digest)) -> Result<Vec<Part<'a>>> {
+        let mut wanted: BTreeMap<&Digest, &Blob> = BTreeMap::new();
+        for (n, blob) in self.layers.iter().enumerate() {
+            if self.store.blob(&blob.digest, Some(blob.size)).is_err() || self.tree(n)?.is_none() {
+                wanted.insert(&blob.digest, blob);
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let downloads = download::folder(self.store)?;
+        let mut parts = Vec::new();
+        for blob in wanted.into_values() {
+            let download = Download::open(&downloads, &blob.digest, || waiting(&blob.digest))?;
+            let mut part = Part {
+                store: self.store,
+                blob: blob.clone(),
+                diff_id: self.diff_ids[0].clone(),
+                plain_max: self.plain_max,
+                positions: Vec::new(),
+                download: Some(download),
+                trees: Vec::new(),
+            };
+            for (n, _) in self.layers.iter().enumerate().filter(|(_, layer)| layer.digest == blob.digest) {
+                part.diff_id = self.diff_ids[n].clone();
+                if self.tree(n)?.is_none() {
+                    part.positions.push(n);
+                }
+            }
+            // Whoever held the lock before may have brought it.
+            if self.store.blob(&blob.digest, Some(blob.size)).is_ok() {
+                part.discard()?;
+                if part.positions.is_empty() {
+                    continue;
+                }
+            } else if let Some(download) = part.download.as_mut().filter(|download| download.have > blob.size) {
+                download.empty()?;
+            }
+            parts.push(part);
+        }
+        // As the manifest has them, so that progress reads from the base upwards.
+        let place = |part: &Part<'_>| self.layers.iter().position(|layer| layer.digest == part.blob.digest);
+        parts.sort_by_key(place);
+        Ok(parts)
+    }
+
+    fn tree(&self, n: usize) -> Result<Option<Layer>> {
+        self.store.by_chain(self.store.folder(c"layers")?.as_fd(), &self.chain[n])
+    }
+
+    /// Its layers, lowest first.
+    pub fn layers(&self) -> &[Blob] {
+        &self.layers
+    }
+
+    /// Makes the image visible under `name`, with everything it needs. `index` is the digest of the index that led to it;
+    /// the image is found by that digest too.
+    ///
+    /// # Errors
+    /// A part that was not received whole; the kernel's. The store is then as it was.
+    pub fn publish(self, parts: Vec<Part<'a>>, name: &Reference, index: Option<&Digest>) -> Result<Image> {
+        let staging = self.store.staging()?;
+        let mut pending = Pending::new(&staging);
+        let manifest = pending.document(self.store, &self.manifest.0.media_type, &self.manifest.1)?;
+        pending.document(self.store, &self.config.0.media_type, &self.config.1)?;
+        let mut trees: BTreeMap<usize, (Staging, Implied)> = BTreeMap::new();
+        let mut downloads = Vec::new();
+        for mut part in parts {
+            for (n, staging, implied) in part.trees.drain(..) {
+                trees.insert(n, (staging, implied));
+            }
+            downloads.extend(part.download.take().map(|download| (part.blob.digest.clone(), download)));
+        }
+        pending.sync()?;
+        let lock = self.store.lock()?;
+        pending.publish(self.store)?;
+        for (digest, download) in &downloads {
+            self.store.make_blob_folder(digest)?;
+            rustix::fs::renameat(&download.folder, &download.name, self.store.dir(), blob_path(digest))
+                .cannot("write", format!("the blob {digest}"))?;
+        }
+        let held = self.publish_trees(trees)?;
+        self.list(&manifest, name, index)?;
+        drop((lock, held));
+        self.store.committed(&manifest)
+    }
+
+    /// Needs the lock.
+    fn publish_trees(&self, mut trees: BTreeMap<usize, (Staging, Implied)>) -> Result<Vec<Layer>> {
+        let folder = self.store.folder(c"layers")?;
+        let mut layers: Vec<Layer> = Vec::with_capacity(self.chain.len());
+        for (n, chain) in self.chain.iter().enumerate() {
+            if let Some(layer) = self.store.by_chain(folder.as_fd(), chain)? {
+                layers.push(layer);
+                continue;
+            }
+            let missing = || Error::document(format!("layer {chain}"), "it was removed while the image was received");
+            let (staging, implied) = trees.remove(&n).ok_or_else(missing)?;
+            let lowers = layers.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
+            apply::settle(&staging.tree()?, &implied, &lowers)?;
+            let meta = Meta {
+                diff_id: Some(self.diff_ids[n].to_string()),
+                blob: Some(self.layers[n].descriptor()),
+                boot: Some(boot_id()?),
+                parent: layers.last().map(|layer| layer.id().to_owned()),
+            };
+            meta.write(staging.folder()?)?;
+            layers.push(self.store.publish_layer(folder.as_fd(), staging, chain)?);
+        }
+        Ok(layers)
+    }
+
+    /// Needs the lock.
+    fn list(&self, manifest: &Descriptor, name: &Reference, index: Option<&Digest>) -> Result<()> {
+        let mut annotations = json!({ REF_NAME: name.to_string() });
+        if let Some(index) = index {
+            annotations[REF_INDEX] = index.as_str().into();
+        }
+        let entry = json!({
+            "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size, "annotations": annotations,
+        });
+        self.store.change_index(|entries| {
+            if entries.contains(&entry) {
+                return;
+            }
+            take_name(entries, name);
+            entries.retain(|other| other["digest"] != entry["digest"] || entry_name(other).is_some());
+            entries.push(entry);
+        })
+    }
+}
+
+/// One blob that is wanted. While a value of it lives no other process writes the same.
+#[derive(Debug)]
+pub struct Part<'a> {
+    store: &'a Store,
+    blob: Blob,
+    diff_id: Digest,
+    plain_max: Option<u64>,
+    /// Where the image has it and there is no tree yet.
+    positions: Vec<usize>,
+    /// None if the store has the blob and only trees are wanted.
+    download: Option<Download>,
+    trees: Vec<(usize, Staging, Implied)>,
+}
+
+impl Part<'_> {
+    /// Which blob it is.
+    pub fn blob(&self) -> &Blob {
+        &self.blob
+    }
+
+    /// The bytes that are here already; those from there on are wanted. All of them if it only has to be unpacked.
+    pub fn have(&self) -> u64 {
+        self.download.as_ref().map_or(self.blob.size, |download| download.have)
+    }
+
+    /// Removes what was downloaded.
+    fn discard(&mut self) -> Result<()> {
+        self.download.take().map_or(Ok(()), Download::discard)
+    }
+
+    /// Takes the rest of the blob from `rest`, which begins at byte [`Part::have`], and unpacks it on the way.
+    ///
+    /// # Errors
+    /// `rest` failed: what came until then is kept for another time. Or the blob is not what its descriptor or the
+    /// image's configuration says, has an entry that hull refuses, or cannot be written: then nothing is kept.
+    pub fn receive(&mut self, rest: impl Read + Send) -> Result<()> {
+        let mut interrupted = false;
+        let result = match &self.download {
+            Some(download) => {
+                let size = self.blob.size;
+                let source = Source {
+                    file: &download.file,
+                    at: 0,
+                    have: download.have,
+                    size,
+                    rest,
+                    interrupted: &mut interrupted,
+                };
+                let trees = self.first(source);
+                trees.and_then(|tree| {
+                    download.file.sync_data().cannot("sync", format!("the blob {}", self.blob.digest))?;
+                    Ok(tree)
+                })
+            }
+            None => {
+                let (file, _) = self.store.blob(&self.blob.digest, Some(self.blob.size))?;
+                self.first(file)
+            }
+        };
+        match result {
+            Ok(tree) => self.trees.extend(tree),
+            Err(error) => {
+                if !interrupted {
+                    self.discard()?;
+                }
+                return Err(error);
+            }
+        }
+        for n in self.positions.iter().skip(1) {
+            let again = match &self.download {
+                Some(download) => Again::Download(&download.file, 0),
+                None => Again::Stored(self.store.blob(&self.blob.digest, Some(self.blob.size))?.0),
+            };
+            let (staging, implied) = self.unpack(again)?;
+            self.trees.push((*n, staging, implied));
+        }
+        Ok(())
+    }
+
+    /// The blob's first pass: verified always, unpacked where a tree is wanted.
+    fn first(&self, source: impl Read + Send) -> Result<Option<(usize, Staging, Implied)>> {
+        let Some(n) = self.positions.first() else {
+            let wanted = Wanted { blob: Some(&self.blob.digest), ..Wanted::default() };
+            let is = stream::digest_of(source, wanted)?;
+            self.is_right("digest", &is, &self.blob.digest)?;
+            return Ok(None);
+        };
+        let (staging, implied) = self.unpack(source)?;
+        Ok(Some((*n, staging, implied)))
+    }
+
+    fn unpack(&self, source: impl Read + Send) -> Result<(Staging, Implied)> {
+        let staging = self.store.staging()?;
+        let wanted = Wanted {
+            blob: Some(&self.blob.digest),
+            diff_id: Some(&self.diff_id),
+            plain_max: self.plain_max,
+            ..Wanted::default()
+        };
+        let tree = staging.tree()?;
+        let (implied, passed) = pipe::through(source, wanted, |archive| apply::apply_alone(archive, &tree))?;
+        if passed.blob_size != self.blob.size {
+            let why = format!("it has {} bytes, its descriptor says {}", passed.blob_size, self.blob.size);
+            return Err(Error::Mismatch { digest: self.blob.digest.to_string(), why });
+        }
+        self.is_right("digest", &passed.blob, &self.blob.digest)?;
+        self.is_right("diff id", &passed.diff_id, &self.diff_id)?;
+        Ok((staging, implied))
+    }
+
+    fn is_right(&self, what: &str, is: &Digest, should: &Digest) -> Result<()> {
+        if is == should {
+            return Ok(());
+        }
+        let why = format!("its {what} is {is}, not {should}");
+        Err(Error::Mismatch { digest: self.blob.digest.to_string(), why })
+    }
+}
+
+#[cfg(test)]
+#[path = "receive_tests.rs"]
+mod tests;

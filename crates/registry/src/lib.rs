@@ -1,0 +1,73 @@
+//! Registries: names, credentials, the distribution protocol.
+//!
+//! Start at `pull.rs`, the story of a pull. Everything that arrives is hostile until its digest says otherwise; what becomes
+//! of an image's bytes is the store's business (`hull-image`). Threads are used here and nowhere on the way of `run`;
+//! nothing of TLS is touched before a connection is made.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod blob;
+mod challenge;
+mod client;
+pub mod credentials;
+mod dns;
+mod error;
+pub mod progress;
+mod pull;
+mod registries;
+mod secret;
+mod tls;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hull_image::Platform;
+
+pub use auth::Access;
+pub use client::Client;
+pub use credentials::Credentials;
+pub use error::{Class, Error, Failure, Result};
+pub use progress::Progress;
+pub use pull::{Pulled, pull};
+pub use registries::{Registries, Source};
+pub use secret::Secret;
+
+/// How registries are used.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// The platform that is wanted of an image for several.
+    pub platform: Platform,
+    /// Whether certificates are verified and needed; as configured, if not given.
+    pub tls_verify: Option<bool>,
+    /// Credentials instead of those in the files.
+    pub credentials: Option<Credentials>,
+    /// The file of credentials that is read, and no other.
+    pub auth_file: Option<PathBuf>,
+    /// The folder with the registry's authorities and our certificate for it, instead of `certs.d`.
+    pub cert_dir: Option<PathBuf>,
+    /// How long nothing may come before a connection is given up; 30 seconds if not given.
+    pub timeout: Option<Duration>,
+    /// The most bytes that one layer may unpack to; 64 GiB if not given.
+    pub layer_max: Option<u64>,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            platform: Platform::host(),
+            tls_verify: None,
+            credentials: None,
+            auth_file: None,
+            cert_dir: None,
+            timeout: None,
+            layer_max: None,
+        }
+    }
+}
+
+impl PullOptions {
+    fn stall(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(30))
+    }
+}

@@ -1,0 +1,218 @@
+//! The story of a pull: from a name to an image in the store.
+//!
+//! Each line of [`pull`] and [`from_source`] is a module to open. Nothing is visible in the store until [`Incoming::publish`];
+//! what was downloaded before a failure of the network waits there for the next attempt.
+//!
+//! [`Incoming::publish`]: hull_image::Incoming::publish
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use hull_image::{Blob, Digest, Image, MANIFEST_TYPES, Manifest, Part, Platform, Reference, Store};
+use ureq::http::header::CONTENT_TYPE;
+
+use crate::PullOptions;
+use crate::auth::Access;
+use crate::blob::BlobReader;
+use crate::client::{Ask, Client, small};
+use crate::error::{Class, Error, Result, shown};
+use crate::progress::Progress;
+use crate::registries::{Registries, Source};
+
+/// The largest manifest or configuration.
+const DOCUMENT_MAX: u64 = 4 << 20;
+/// Indexes inside indexes that are followed.
+const NESTED_MAX: usize = 3;
+/// Layers that are downloaded at once.
+const WORKERS: usize = 3;
+
+/// What a pull brought.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The image, as it is in the store now.
+    pub image: Image,
+    /// Its full name.
+    pub name: Reference,
+    /// The digest that the registry has it under: of the index, where there is one.
+    pub digest: Digest,
+    /// It was not there before.
+    pub new: bool,
+}
+
+/// Pulls the image that `name` stands for.
+///
+/// # Errors
+/// No registry that the name may mean gives it. What the last of them said, or the first that did not merely lack it.
+pub fn pull(store: &Store, name: &str, options: &PullOptions, progress: &dyn Progress) -> Result<Pulled> {
+    // Which registries a short name may mean, and which mirrors each of them has.
+    let registries = Registries::load()?;
+    let mut failure: Option<Error> = None;
+    for candidate in registries.candidates(name)? {
+        for source in registries.sources(&candidate)? {
+            match from_source(store, &candidate, &source, options, progress) {
+                Ok(pulled) => return Ok(pulled),
+                // What is wrong here with the store or with an image's bytes is wrong, whoever else may be asked.
+                Err(error @ Error::Image(_)) => return Err(error),
+                Err(error) if failure.as_ref().is_none_or(is_absence) => failure = Some(error),
+                Err(_) => {}
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::new(Class::NotFound, format!("pull {name}"), "no registry is configured")))
+}
+
+/// A registry that has no such image says less than one that fails.
+fn is_absence(error: &Error) -> bool {
+    matches!(error.class(), Some(Class::NotFound | Class::Denied))
+}
+
+fn from_source(
+    store: &Store,
+    name: &Reference,
+    source: &Source,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> Result<Pulled> {
+    // Nothing is asked yet: who we are is told when the registry wants to know.
+    let client = Client::connect(source, options, Access::Pull)?;
+    progress.resolving(name);
+
+    // From the tag or digest to the manifest for one platform. Every document is verified before it is read.
+    let found = find_manifest(&client, name, &options.platform)?;
+    let config = document(&client, &found.config, "blobs")?;
+
+    // What the store lacks. Others who pull the same are waited for, and then there is nothing left to do.
+    let incoming = store
+        .incoming((found.manifest, found.data), (found.config, config), found.layers)?
+        .limited(options.layer_max);
+    let mut parts = incoming.parts(&mut |digest| progress.waiting(digest))?;
+    progress.layers(incoming.layers(), &parts);
+
+    // Each layer in one pass: bytes, digest, decompression, diff id, tree.
+    fetch(&client, &mut parts, progress)?;
+
+    // All of it appears at once.
+    let new = !parts.is_empty() || store.find(&found.digest.to_string())?.is_none();
+    let name = listed_name(name)?;
+    let index = found.is_index.then_some(&found.digest);
+    let image = incoming.publish(parts, &name, index)?;
+    Ok(Pulled { image, name, digest: found.digest, new })
+}
+
+/// A reference with a digest is listed by that: what the tag beside it means is not known.
+fn listed_name(name: &Reference) -> Result<Reference> {
+    match name.digest() {
+        Some(digest) => Ok(format!("{}@{digest}", name.name()).parse()?),
+        None => Ok(name.clone()),
+    }
+}
+
+struct Found {
+    digest: Digest,
+    is_index: bool,
+    manifest: Blob,
+    data: Vec<u8>,
+    config: Blob,
+    layers: Vec<Blob>,
+}
+
+fn find_manifest(client: &Client, name: &Reference, platform: &Platform) -> Result<Found> {
+    let (mut blob, mut data) = top_manifest(client, name)?;
+    let digest = blob.digest.clone();
+    for depth in 0..=NESTED_MAX {
+        match hull_image::read_manifest(&data, &blob.media_type, platform)? {
+            Manifest::Image { config, layers } => {
+                return Ok(Found { digest, is_index: depth > 0, manifest: blob, data, config, layers });
+            }
+            Manifest::Index(entry) => {
+                data = document(client, &entry, "manifests")?;
+                blob = entry;
+            }
+        }
+    }
+    Err(Error::new(Class::Protocol, format!("pull {name}"), format!("it is more than {NESTED_MAX} indexes deep")))
+}
+
+/// What the registry has under the tag or digest.
+fn top_manifest(client: &Client, name: &Reference) -> Result<(Blob, Vec<u8>)> {
+    let wanted = name.digest().map_or_else(|| name.tag().unwrap_or("latest").to_owned(), Digest::to_string);
+    let doing = format!("pull {name}");
+    let mut ask = Ask::get(format!("/v2/{}/manifests/{wanted}", client.path()), doing.clone());
+    ask.headers.push(("accept", MANIFEST_TYPES.join(", ")));
+    let response = client.send(&ask)?;
+    let wrong = |why: String| Error::new(Class::Protocol, doing.clone(), format!("the manifest: {why}"));
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let media_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+    // A digest in a header is text from outside like any other.
+    let told = header("docker-content-digest").map(str::parse::<Digest>).transpose()?;
+    let data = small(response, DOCUMENT_MAX).map_err(wrong)?;
+    let wanted = name.digest().or(told.as_ref());
+    let blob =
+        Blob { media_type, digest: wanted.cloned().unwrap_or_else(|| Digest::of(&data)), size: data.len() as u64 };
+    hull_image::verify(&blob, &data)?;
+    Ok((blob, data))
+}
+
+/// A manifest or configuration by its descriptor, verified.
+fn document(client: &Client, blob: &Blob, kind: &str) -> Result<Vec<u8>> {
+    let doing = format!("download {} from {}", blob.digest.short(), client.host());
+    if blob.size > DOCUMENT_MAX {
+        let why = format!("its descriptor says {} bytes, more than 4 MiB", blob.size);
+        return Err(Error::new(Class::Protocol, doing, why));
+    }
+    let mut ask = Ask::get(format!("/v2/{}/{kind}/{}", client.path(), blob.digest), doing.clone());
+    if kind == "manifests" {
+        ask.headers.push(("accept", shown(&blob.media_type)));
+    }
+    // One byte more, to tell a longer one from a right one.
+    let data = small(client.send(&ask)?, blob.size + 1)
+        .map_err(|why| Error::new(Class::Protocol, doing, format!("{why}, its descriptor says {}", blob.size)))?;
+    hull_image::verify(blob, &data)?;
+    Ok(data)
+}
+
+/// Receives all parts, some at a time. The first failure ends the others; what they have is kept.
+fn fetch(client: &Client, parts: &mut [Part<'_>], progress: &dyn Progress) -> Result<()> {
+    let workers = WORKERS.min(parts.len());
+    let cancelled = AtomicBool::new(false);
+    let failure: Mutex<Option<Error>> = Mutex::new(None);
+    let next = AtomicUsize::new(0);
+    let queue: Vec<Mutex<&mut Part<'_>>> = parts.iter_mut().map(Mutex::new).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(part) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut part = part.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    if cancelled.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if let Err(error) = receive(client, &mut part, &cancelled, progress) {
+                        cancelled.store(true, Ordering::Relaxed);
+                        let mut first = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        first.get_or_insert(error);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+fn receive(client: &Client, part: &mut Part<'_>, cancelled: &AtomicBool, progress: &dyn Progress) -> Result<()> {
+    let blob = part.blob().clone();
+    let mut failure = None;
+    let advance = |bytes| progress.advance(&blob.digest, bytes);
+    let reader = BlobReader::new(client, &blob, part.have(), cancelled, &mut failure, &advance);
+    let received = part.receive(reader);
+    // The network's own error says more than the stream's.
+    match (failure, received) {
+        (Some(error), Err(_)) => Err(error),
+        (_, Err(error)) => Err(error.into()),
+        (_, Ok(())) => {
+            progress.done(&blob.digest);
+            Ok(())
+        }
+    }
+}
