@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use hull_runtime::cgroup::{self, Cgroup, Host};
+use hull_runtime::cgroup::{self, Cgroup, Host, Place};
 use hull_runtime::plan::Plan;
 use hull_runtime::{Created, Ended, Inputs, Stdio};
 use hull_sys::path::Root;
@@ -113,9 +113,9 @@ pub fn contain(folder: &Folder, root: OwnedFd, options: &RunOptions, streams: &m
     trace::stage("set the limits", "A control group is a folder, a limit a number in a file of it.");
     let host = Host::detect()?;
     let writes = cgroup::plan(&host, resources(&spec)?)?;
-    let name = format!("hull-{}", folder.id());
-    folder.write_groups(&cgroup::folders(&host, &name, &writes))?;
-    let group = Cgroup::create(&host, &name, &writes)?;
+    let place = Place::Beside(format!("hull-{}", folder.id()));
+    folder.write_groups(&cgroup::folders(&host, &place, &writes))?;
+    let group = Cgroup::create(&host, &place, &writes)?;
 
     let stdio = streams.stdio()?;
     // A terminal has to be connected before anything is written to it.

@@ -10,7 +10,9 @@ mod host;
 mod limits;
 mod live;
 mod other;
+mod place;
 
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
 pub use live::{Cgroup, Stats, folders, is_abandoned, kill_leftover, leftovers, remove_leftover};
+pub use place::Place;

@@ -192,6 +192,11 @@ fn cgroup_mount(root: &Root, step: &MountStep, view: Option<&[Vec<String>]>) -> 
         one.options.data =
             controllers.iter().map(|controller| v1_option(controller)).collect::<Result<Vec<_>>>()?.concat();
         mounts::perform(root, &one, None)?;
+        for controller in controllers.iter().filter(|_| controllers.len() > 1) {
+            // Programs look for each controller by its own name.
+            let (link, target) = (v1_name(controller)?, v1_name(&name)?);
+            fs::symlinkat(&target, tmpfs.as_fd(), &link).doing(doing)?;
+        }
     }
     if step.options.set & u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()) != 0 {
         let attr = MountAttr { set: step.options.set, ..MountAttr::default() };
@@ -200,11 +205,14 @@ fn cgroup_mount(root: &Root, step: &MountStep, view: Option<&[Vec<String>]>) -> 
     Ok(())
 }
 
+fn v1_name(name: &str) -> Result<CString> {
+    CString::new(name).map_err(|error| Error::invalid("mount control groups", error))
+}
+
 fn v1_option(controller: &str) -> Result<Vec<(CString, Option<CString>)>> {
-    let text = |text: &str| CString::new(text).map_err(|error| Error::invalid("mount control groups", error));
     Ok(match controller.strip_prefix("name=") {
-        Some(name) => vec![(c"none".to_owned(), None), (c"name".to_owned(), Some(text(name)?))],
-        None => vec![(text(controller)?, None)],
+        Some(name) => vec![(c"none".to_owned(), None), (c"name".to_owned(), Some(v1_name(name)?))],
+        None => vec![(v1_name(controller)?, None)],
     })
 }
 

@@ -27,6 +27,8 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The group, below `mount`, in which hull makes its own: the parent of the caller's.
     pub parent: PathBuf,
+    /// The caller's own group, below `mount`.
+    pub own: PathBuf,
 }
 
 /// The hierarchies of this machine that hull can see.
@@ -83,7 +85,8 @@ impl Host {
             let own = Path::new(own);
             let visible = own.strip_prefix(root).or_else(|_| own.strip_prefix("/")).unwrap_or(Path::new(""));
             let parent = visible.parent().unwrap_or(Path::new("")).to_owned();
-            hierarchies.push(Hierarchy { version, controllers, mount: PathBuf::from(unescape(mount)), parent });
+            let (mount, own) = (PathBuf::from(unescape(mount)), visible.to_owned());
+            hierarchies.push(Hierarchy { version, controllers, mount, parent, own });
         }
         Self { hierarchies }
     }

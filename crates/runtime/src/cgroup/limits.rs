@@ -239,6 +239,7 @@ mod tests {
             controllers,
             mount: "/cg".into(),
             parent: Default::default(),
+            own: Default::default(),
         };
         let hierarchies = match version {
             Version::V2 => vec![hierarchy(controllers.iter().map(|name| (*name).to_owned()).collect())],

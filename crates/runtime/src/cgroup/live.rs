@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use super::devices;
 use super::host::{Hierarchy, Host, Version};
 use super::limits::Write;
+use super::place::Place;
 use crate::error::{Doing, Error, Result};
 
 /// How long processes that were killed may take to be gone before a group is reported as busy.
@@ -34,18 +35,18 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the groups called `name` in the hierarchies that `writes` need, and sets the limits.
+    /// Makes the groups at `place` and sets the limits.
     ///
     /// # Errors
-    /// The file that refused a value, with the value.
-    pub fn create(host: &Host, name: &str, writes: &[Write]) -> Result<Self> {
+    /// The file that refused a value, with the value; a group at a given path that holds processes already.
+    pub fn create(host: &Host, place: &Place, writes: &[Write]) -> Result<Self> {
         let mut cgroup = Self { groups: Vec::new(), removed: false };
+        for hierarchy in place.hierarchies(host, writes) {
+            cgroup.make(hierarchy, place)?;
+        }
         for write in writes {
-            let hierarchy = host.hierarchy(write).ok_or_else(|| {
-                Error::invalid(format!("set {}", write.file), format!("no {} controller", write.controller))
-            })?;
-            let unified = hierarchy.version == Version::V2;
-            let group = cgroup.group(hierarchy, name)?;
+            let group = cgroup.group(host, write)?;
+            let unified = group.hierarchy.version == Version::V2;
             if unified && write.controller == "devices" {
                 continue;
             }
@@ -58,23 +59,40 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    fn group(&mut self, hierarchy: &Hierarchy, name: &str) -> Result<&Group> {
-        if let Some(index) = self.groups.iter().position(|group| group.hierarchy.mount == hierarchy.mount) {
-            return Ok(&self.groups[index]);
-        }
-        let path = folder(hierarchy, name);
+    /// The group in which `write` is done.
+    fn group(&self, host: &Host, write: &Write) -> Result<&Group> {
+        let hierarchy = host.hierarchy(write);
+        let found = self.groups.iter().find(|group| hierarchy.is_some_and(|own| own.mount == group.hierarchy.mount));
+        found.ok_or_else(|| {
+            Error::invalid(format!("set {}", write.file), format!("no {} controller", write.controller))
+        })
+    }
+
+    fn make(&mut self, hierarchy: &Hierarchy, place: &Place) -> Result<()> {
+        let path = place.folder(hierarchy);
         let doing = || format!("make the control group {}", path.display());
-        let c_path = c_path(&path);
-        fs::mkdirat(CWD, &c_path, 0o755).doing(doing)?;
-        let folder = fs::openat(CWD, &c_path, OFlags::RDONLY | OFlags::DIRECTORY, 0).doing(doing)?;
+        let given = matches!(place, Place::Path(_));
+        if given {
+            make_parents(hierarchy, &path)?;
+        }
+        match fs::mkdirat(CWD, &c_path(&path), 0o755) {
+            // Whoever gave the path may have made the group, too; then nobody else may be in it.
+            Err(error) if given && error.errno() == Errno::EXIST => refuse_members(&path)?,
+            other => other.doing(doing)?,
+        }
+        let folder = fs::openat(CWD, &c_path(&path), OFlags::RDONLY | OFlags::DIRECTORY, 0).doing(doing)?;
         // Whoever finds the group can tell by the lock that it is in use, without knowing whose it is.
         flock(&folder, FlockOperation::NonBlockingLockShared).map_err(|error| Error::setup(doing(), error))?;
         let group = Group { hierarchy: hierarchy.clone(), path, folder };
-        if hierarchy.controllers.iter().any(|name| name == "cpuset") && hierarchy.version == Version::V1 {
-            group.inherit_cpuset()?;
+        if is_v1_cpuset(hierarchy) {
+            inherit_cpuset(&group.path)?;
+        }
+        if given && hierarchy.version == Version::V2 {
+            // For the sake of what is only counted. What is limited is enabled again, and then a failure is told.
+            hierarchy.controllers.iter().for_each(|controller| drop(group.enable(controller)));
         }
         self.groups.push(group);
-        Ok(&self.groups[self.groups.len() - 1])
+        Ok(())
     }
 
     /// On v2 the device lines are one program, which the kernel asks at each open and mknod.
@@ -112,11 +130,10 @@ impl Cgroup {
 
     /// What a cgroup mount of the container shows: the v1 hierarchies it is in, or `None` for the unified one.
     pub fn view(&self) -> Option<Vec<Vec<String>>> {
-        let v1 = |group: &&Group| group.hierarchy.version == Version::V1;
-        match self.birth() {
-            Some(_) => None,
-            None => Some(self.groups.iter().filter(v1).map(|group| group.hierarchy.controllers.clone()).collect()),
-        }
+        let v1 = self.groups.iter().filter(|group| group.hierarchy.version == Version::V1);
+        let hierarchies: Vec<Vec<String>> = v1.map(|group| group.hierarchy.controllers.clone()).collect();
+        // In a hybrid layout it is in both, and the controllers are on v1.
+        if hierarchies.is_empty() && self.birth().is_some() { None } else { Some(hierarchies) }
     }
 
     /// Stops every process of the container where it is.
@@ -275,17 +292,6 @@ impl Group {
         Ok(String::from_utf8_lossy(&data).into_owned())
     }
 
-    /// v1 gives a new cpuset neither processors nor memory nodes, and then nothing can join it.
-    fn inherit_cpuset(&self) -> Result<()> {
-        let parent = self.path.parent().unwrap_or(&self.hierarchy.mount);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let from = parent.join(file);
-            let value = fs::read_file(CWD, &c_path(&from), 64 << 10).doing(|| format!("read {}", from.display()))?;
-            self.set(file, String::from_utf8_lossy(&value).trim())?;
-        }
-        Ok(())
-    }
-
     /// Lets `controller` through to this group, from the root of the hierarchy down.
     fn enable(&self, controller: &str) -> Result<()> {
         let mut at = self.hierarchy.mount.clone();
@@ -306,6 +312,51 @@ impl Group {
             at.push(step);
         }
         Ok(())
+    }
+}
+
+fn is_v1_cpuset(hierarchy: &Hierarchy) -> bool {
+    hierarchy.version == Version::V1 && hierarchy.controllers.iter().any(|name| name == "cpuset")
+}
+
+/// v1 gives a new cpuset neither processors nor memory nodes, and then nothing can join it.
+fn inherit_cpuset(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let (from, to) = (parent.join(file), path.join(file));
+        let value = fs::read_file(CWD, &c_path(&from), 64 << 10).doing(|| format!("read {}", from.display()))?;
+        fs::write_file(CWD, &c_path(&to), value.trim_ascii_end()).doing(|| format!("write {}", to.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes the groups above `path` that are missing. They stay when the container's own is removed.
+fn make_parents(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
+    let mut missing: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|above| above.starts_with(&hierarchy.mount) && !above.exists()).collect();
+    missing.reverse();
+    for above in missing {
+        match fs::mkdirat(CWD, &c_path(above), 0o755) {
+            // Somebody else was faster.
+            Err(error) if error.errno() == Errno::EXIST => {}
+            other => other.doing(|| format!("make the control group {}", above.display()))?,
+        }
+        if is_v1_cpuset(hierarchy) {
+            inherit_cpuset(above)?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_members(path: &Path) -> Result<()> {
+    let mut members = Vec::new();
+    collect_members(path, &mut members)?;
+    match members.first() {
+        None => Ok(()),
+        Some(pid) => {
+            let cause = format!("it holds processes already, such as {pid}");
+            Err(Error::invalid(format!("use the control group {}", path.display()), cause))
+        }
     }
 }
 
@@ -435,17 +486,12 @@ pub fn leftovers(host: &Host) -> Vec<PathBuf> {
     found
 }
 
-/// Where the groups called `name` will be, there or not: one folder in each hierarchy that `writes` need.
-pub fn folders(host: &Host, name: &str, writes: &[Write]) -> Vec<PathBuf> {
+/// Where the groups at `place` will be, there or not.
+pub fn folders(host: &Host, place: &Place, writes: &[Write]) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> =
-        writes.iter().filter_map(|write| host.hierarchy(write)).map(|hierarchy| folder(hierarchy, name)).collect();
+        place.hierarchies(host, writes).into_iter().map(|hierarchy| place.folder(hierarchy)).collect();
     all.sort();
-    all.dedup();
     all
-}
-
-fn folder(hierarchy: &Hierarchy, name: &str) -> PathBuf {
-    hierarchy.mount.join(&hierarchy.parent).join(name)
 }
 
 /// Kills what is in a group, nested ones included; one that is not there has nothing in it.

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hull_runtime::cgroup::{self, Cgroup, Host};
+use hull_runtime::cgroup::{self, Cgroup, Host, Place};
 use hull_runtime::plan::Plan;
 use hull_runtime::{Created, Ended, Inputs, Result, Stdio};
 use oci_spec::runtime::Spec;
@@ -115,6 +115,11 @@ impl Case {
         self.with("/linux/namespaces", list.into())
     }
 
+    /// With one more mount.
+    pub fn mount(self, mount: Value) -> Self {
+        self.with("/mounts/-", mount)
+    }
+
     /// The root as the host sees it.
     pub fn root(&self) -> &Path {
         self.root.path()
@@ -128,7 +133,7 @@ impl Case {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let writes = cgroup::plan(&host, &resources.unwrap_or_default())?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let group = Cgroup::create(&host, &format!("hull-test-spec-{}-{number}", std::process::id()), &writes)?;
+        let group = Cgroup::create(&host, &self.place(&spec, number)?, &writes)?;
         let path = CString::new(self.root.path().to_str().unwrap()).unwrap();
         let root = hull_sys::mount::clone_tree(&path, true).unwrap();
         let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -136,6 +141,13 @@ impl Case {
         let stdio = Stdio::Given([null.into(), input.try_clone().unwrap(), input]);
         let created = hull_runtime::create(&plan, Inputs { root, cgroup: &group, stdio, waits: true })?;
         Ok(Made { created, group, output })
+    }
+
+    fn place(&self, spec: &Spec, number: u32) -> Result<Place> {
+        match spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref()) {
+            Some(path) => Place::from_spec(path),
+            None => Ok(Place::Beside(format!("hull-test-spec-{}-{number}", std::process::id()))),
+        }
     }
 
     /// From the creation to the end.

@@ -4,6 +4,7 @@
 //! `main`, which speaks as much of the harness's command line as nextest uses.
 
 mod case;
+mod groups;
 mod mounts;
 mod namespaces;
 mod process;
@@ -21,7 +22,12 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let named: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let files = [("mounts", mounts::TESTS), ("namespaces", namespaces::TESTS), ("process", process::TESTS)];
+    let files = [
+        ("groups", groups::TESTS),
+        ("mounts", mounts::TESTS),
+        ("namespaces", namespaces::TESTS),
+        ("process", process::TESTS),
+    ];
     let mut failed = 0;
     for (name, test) in files.iter().flat_map(|(file, tests)| tests.iter().map(move |test| (file, test))) {
         let full = format!("{name}::{}", test.0);

@@ -29,7 +29,8 @@ impl Drop for Sleeper {
 fn make(test: &str, resources: serde_json::Value) -> Result<Cgroup> {
     let resources = serde_json::from_value(resources).unwrap();
     let host = Host::detect().unwrap();
-    Cgroup::create(&host, &format!("hull-test-{test}-{}", std::process::id()), &plan(&host, &resources)?)
+    let place = Place::Beside(format!("hull-test-{test}-{}", std::process::id()));
+    Cgroup::create(&host, &place, &plan(&host, &resources)?)
 }
 
 /// Puts a process in, wherever its group is.
@@ -53,6 +54,34 @@ fn limits_are_in_force_and_the_groups_go() {
     // The sleeper is killed: a container that ends takes all of its processes along.
     cgroup.remove().unwrap();
     assert!(paths.iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn a_path_names_one_group_in_every_hierarchy_and_its_parents_stay() {
+    let host = Host::detect().unwrap();
+    let above = format!("hull-test-above-{}", std::process::id());
+    for path in [format!("/{above}/deep/er"), format!("{above}/deep/er")] {
+        let place = Place::from_spec(Path::new(&path)).unwrap();
+        let resources = serde_json::from_value(serde_json::json!({"pids": {"limit": 7}})).unwrap();
+        let writes = plan(&host, &resources).unwrap();
+        let cgroup = Cgroup::create(&host, &place, &writes).unwrap();
+        let folders = super::folders(&host, &place, &writes);
+        assert_eq!(folders.len(), host.hierarchies.len());
+        assert!(folders.iter().all(|folder| folder.ends_with(path.trim_start_matches('/')) && folder.exists()));
+        let sleeper = Sleeper::start();
+        join(&cgroup, sleeper.pid());
+        let mine = std::fs::read_to_string(format!("/proc/{}/cgroup", sleeper.pid())).unwrap();
+        assert_eq!(mine.lines().filter(|line| line.ends_with("/deep/er")).count(), host.hierarchies.len(), "{mine}");
+        // A second container cannot have the same group.
+        let error = Cgroup::create(&host, &place, &writes).unwrap_err();
+        assert!(error.to_string().contains("it holds processes already"), "{error}");
+        cgroup.remove().unwrap();
+        for folder in folders {
+            assert!(!folder.exists());
+            let above: Vec<&Path> = folder.ancestors().skip(1).take(2).collect();
+            above.iter().for_each(|above| std::fs::remove_dir(above).unwrap());
+        }
+    }
 }
 
 #[test]
@@ -104,7 +133,7 @@ fn frozen_processes_stand_still_until_they_are_thawed() {
     let mut cgroup = make("freeze", serde_json::json!({"pids": {"limit": 7}})).unwrap();
     if freezer == "freezer" {
         let name = cgroup.groups[0].path.file_name().unwrap().to_str().unwrap().to_owned();
-        cgroup.group(host.controller("freezer").unwrap(), &name).unwrap();
+        cgroup.make(host.controller("freezer").unwrap(), &Place::Beside(name.clone())).unwrap();
     }
     let sleeper = Sleeper::start();
     join(&cgroup, sleeper.pid());

@@ -1,0 +1,57 @@
+//! Control groups by path, their view in the container, resources.
+
+use serde_json::json;
+
+use crate::case::Case;
+use crate::tests;
+
+fn cgroup_mount() -> serde_json::Value {
+    json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "ro"]})
+}
+
+tests! {
+    fn a_group_by_path_is_the_containers_in_every_hierarchy() {
+        let path = format!("/hull-test-path-{}", std::process::id());
+        let case = Case::new("cat /proc/self/cgroup")
+            .namespaces(&["mount", "pid", "uts", "ipc", "network"])
+            .with("/linux/cgroupsPath", json!(path));
+        let text = case.text();
+        let host = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        assert_eq!(text.lines().filter(|line| line.ends_with(&path)).count(), host.lines().count(), "{text}");
+    }
+
+    fn the_view_of_the_groups_begins_at_the_containers_own() {
+        let path = format!("/hull-test-view-{}/deep", std::process::id());
+        let case = Case::new("cat /proc/self/cgroup; cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null; true")
+            .with("/linux/cgroupsPath", json!(path))
+            .mount(cgroup_mount());
+        let text = case.text();
+        assert!(text.lines().filter(|line| line.contains(':')).all(|line| line.ends_with(":/")), "{text}");
+        assert_eq!(text.lines().last(), Some("100"), "{text}");
+        let out = case.with("/linux/cgroupsPath", json!("/a/../../b"));
+        assert!(out.error().contains("leads upwards"), "{}", out.error());
+        for hierarchy in hull_runtime::cgroup::Host::detect().unwrap().hierarchies {
+            let above = hierarchy.mount.join(std::path::Path::new(&path[1..]).parent().unwrap());
+            std::fs::remove_dir(above).unwrap();
+        }
+    }
+
+    fn resources_are_in_the_files_of_the_group() {
+        let resources = json!({
+            "pids": {"limit": 50},
+            "memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": -1},
+            "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "burst": 10_000, "cpus": "0", "mems": "0"},
+        });
+        let v1 = "pids.max 50;memory.limit_in_bytes 67108864;memory.soft_limit_in_bytes 33554432;cpu.shares 512;\
+                  cpu.cfs_quota_us 50000;cpu.cfs_burst_us 10000;cpuset.cpus 0";
+        let v2 = "pids.max 50;memory.max 67108864;memory.low 33554432;memory.swap.max max;cpu.weight 20;\
+                  cpu.max 50000 100000;cpu.max.burst 10000;cpuset.cpus 0";
+        let wanted = if hull_runtime::cgroup::Host::detect().unwrap().unified() { v2 } else { v1 };
+        let files: Vec<&str> = wanted.split(';').filter_map(|line| line.split(' ').next()).collect();
+        let script = format!(
+            "cd /sys/fs/cgroup; for f in {}; do echo $f $(cat $f */$f 2>/dev/null); done", files.join(" ")
+        );
+        let case = Case::new(&script).with("/linux/resources", resources).mount(cgroup_mount());
+        assert_eq!(case.text().lines().collect::<Vec<_>>().join(";"), wanted);
+    }
+}
