@@ -117,3 +117,25 @@ fn a_file_that_a_stage_deleted_is_not_copied_from_it_nor_exported() {
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(entries(&folder.join("e")), ["two"]);
 }
+
+#[test]
+fn layers_that_a_build_without_the_cache_replaced_are_removed_unless_something_uses_them() {
+    let store = Builder::new();
+    let text = "FROM base AS one\nRUN echo 1 > /one\nFROM base\nCOPY --from=one /one /one\nRUN echo 2 > /two\n";
+    assert_eq!(store.build(text).code, 0);
+    let layers = || entries(&store.root().join("layers")).len();
+    let first = layers();
+    // Three images: the second and third take the name from the one before, which is still listed.
+    for count in [2, 3] {
+        assert_eq!(store.build_with(&["--no-cache"], text).code, 0);
+        let check = store.hull(&["system", "check"]);
+        assert_eq!((check.code, &*check.out), (0, ""), "after {count} builds");
+    }
+    // The stage that only gave a file is replaced; each image's own two layers have a folder and a link each at most.
+    assert!(layers() <= first + 8, "{first} layers became {}", layers());
+    for id in store.hull(&["images", "-q"]).out.lines() {
+        assert_eq!(store.hull(&["rmi", "-f", id]).code, 0);
+    }
+    assert_eq!(layers(), 3, "what the cache names");
+    assert_eq!(store.hull(&["system", "check"]).code, 0);
+}

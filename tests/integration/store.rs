@@ -222,6 +222,40 @@ fn what_the_index_lists_has_reached_the_disk_before() {
     }
 }
 
+#[test]
+fn many_hulls_change_one_store_at_the_same_time() {
+    let store = Builder::new();
+    let archive = store.archive().to_string_lossy().into_owned();
+    store.file("Dockerfile", "FROM base\nARG N\nRUN echo $N > /n\nCOPY Dockerfile /\n");
+    let context = store.context().to_string_lossy().into_owned();
+    let one = |number: usize| {
+        let (made, import) = (format!("made{number}"), format!("import{number}"));
+        let argument = format!("N={}", number % 2);
+        for arguments in [
+            &["import", &archive, &import][..],
+            &["build", "-q", "-t", &made, "-t", "last", "--build-arg", &argument, &context],
+            &["images"],
+            &["run", "--rm", &made, "cat", "/n"],
+            &["rmi", &import],
+        ] {
+            let said: Said = store.command(arguments).output().unwrap().into();
+            assert_eq!(said.code, 0, "{arguments:?}: {said:?}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            scope.spawn(move || one(number));
+        }
+    });
+    let listed = ok(store.hull(&["images"]));
+    let names: Vec<&str> = listed.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names.iter().filter(|name| name.starts_with("made")).count(), 6, "{listed}");
+    assert!(names.contains(&"last") && !names.iter().any(|name| name.starts_with("import")), "{listed}");
+    assert_eq!(ok(store.hull(&["run", "--rm", "made5", "cat", "/n"])), "1\n");
+    let check = store.hull(&["system", "check"]);
+    assert_eq!(check.code, 0, "{check:?}");
+}
+
 /// All paths below a folder.
 fn tree(folder: &Path) -> Vec<String> {
     let mut lines: Vec<String> = tool("find", &[&folder.to_string_lossy()]).lines().map(str::to_owned).collect();

@@ -62,8 +62,24 @@ pub fn build<W: Worker>(worker: &mut W, options: &BuildOptions, progress: &mut d
     );
     let graph = make_graph(worker, options, &context, &file)?;
 
-    let solver = Solver { file: &file, context: &context, worker, progress, no_cache: options.no_cache };
-    let solved = solver.solve(&graph)?;
+    let made = perform(worker, options, &context, &file, &graph, progress);
+    let tidied = worker.tidy();
+    let image = made?;
+    tidied?;
+    Ok(Built { image })
+}
+
+/// Solves the plan, and commits and exports what it came to.
+fn perform<W: Worker>(
+    worker: &mut W,
+    options: &BuildOptions,
+    context: &Context,
+    file: &Dockerfile,
+    graph: &Graph,
+    progress: &mut dyn Progress,
+) -> Result<String> {
+    let solver = Solver { file, context, worker, progress, no_cache: options.no_cache };
+    let solved = solver.solve(graph)?;
 
     trace::stage("commit the image", "layers that are not blobs yet are written and hashed, once");
     let Some(target) = graph.stages.last() else {
@@ -78,7 +94,7 @@ pub fn build<W: Worker>(worker: &mut W, options: &BuildOptions, progress: &mut d
         trace::stage("export the file system", "a copy of it as a plain folder");
         worker.export(&solved.layers, folder)?;
     }
-    Ok(Built { image })
+    Ok(image)
 }
 
 /// The plan as text (`--dry-run`): each step, its key and whether the cache has it. Does nothing.

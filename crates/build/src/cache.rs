@@ -1,12 +1,15 @@
 //! What earlier builds made: one small file for each key, in a folder of the store.
 //!
 //! A record is written after its layer is whole, as a temporary file that is renamed: a build that is killed leaves
-//! a record or none, never half of one. A record that cannot be read, or whose layer is gone, is a miss.
+//! a record or none, never half of one. A record that cannot be read, or whose layer is gone, is a miss. The temporary
+//! file of a killed build is removed by a later one.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +29,11 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Cache {
     folder: PathBuf,
+    swept: Once,
 }
+
+/// No temporary file of a process that lives is as old.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 impl Cache {
     /// The records in `folder`, which is made if it is missing.
@@ -36,7 +43,7 @@ impl Cache {
     pub fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)
             .map_err(|error| Error::host(format!("make the cache folder {}", folder.display()), error))?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), swept: Once::new() })
     }
 
     /// The layers that the records in `folder` name; none if there is no such folder.
@@ -71,16 +78,56 @@ impl Cache {
         }
     }
 
-    /// Keeps `record` under `key`.
+    /// Keeps `record` under `key`. Gives the one that was there before.
     ///
     /// # Errors
     /// If it cannot be written; nothing is left of it then.
-    pub fn put(&self, key: &Key, record: &Record) -> Result<()> {
+    pub fn replace(&self, key: &Key, record: &Record) -> Result<Option<Record>> {
+        let before = self.get(key)?;
+        self.write(key, record, |temporary, path| fs::rename(temporary, path))?;
+        Ok(before)
+    }
+
+    /// Keeps `record` under `key` unless there is one that can be read, which is given.
+    ///
+    /// # Errors
+    /// If it cannot be written; nothing is left of it then.
+    pub fn add(&self, key: &Key, record: &Record) -> Result<Option<Record>> {
+        let mut there = None;
+        self.write(key, record, |temporary, path| match fs::hard_link(temporary, path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                there = fs::read(path).ok().and_then(|data| serde_json::from_slice(&data).ok());
+                if there.is_some() { fs::remove_file(temporary) } else { fs::rename(temporary, path) }
+            }
+            result => result.and_then(|()| fs::remove_file(temporary)),
+        })?;
+        Ok(there)
+    }
+
+    fn sweep(&self) {
+        // What cannot be listed or removed is in nobody's way, and whoever writes next to it hears of it.
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let old = || entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+            if entry.file_name().as_encoded_bytes().starts_with(b".")
+                && old().is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED))
+            {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        key: &Key,
+        record: &Record,
+        place: impl FnOnce(&Path, &Path) -> std::io::Result<()>,
+    ) -> Result<()> {
+        self.swept.call_once(|| self.sweep());
         let path = self.folder.join(key.as_str());
         let temporary = self.folder.join(format!(".{}.{}", key.as_str(), std::process::id()));
         let written = fs::File::create(&temporary)
             .and_then(|mut file| file.write_all(serde_json::to_string(record)?.as_bytes()))
-            .and_then(|()| fs::rename(&temporary, &path));
+            .and_then(|()| place(&temporary, &path));
         written.map_err(|error| {
             // The write's own failure is what is told; the rest is removed as far as that goes.
             let _ = fs::remove_file(&temporary);
@@ -101,11 +148,40 @@ mod tests {
         let key = KeyBuilder::new("x").finish();
         assert_eq!(cache.get(&key).unwrap(), None);
         let record = Record { layer: Some("abc".into()), created: "2026-11-24T00:00:00Z".into() };
-        cache.put(&key, &record).unwrap();
+        assert_eq!(cache.replace(&key, &record).unwrap(), None);
         assert_eq!(Cache::layers(&folder.path().join("cache")).unwrap(), BTreeSet::from(["abc".to_owned()]));
         assert_eq!(cache.get(&key).unwrap(), Some(record));
         assert_eq!(fs::read_dir(folder.path().join("cache")).unwrap().count(), 1, "no temporary file is left");
         fs::write(folder.path().join("cache").join(key.as_str()), "{\"layer\":").unwrap();
         assert_eq!(cache.get(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn temporary_files_of_killed_builds_are_removed_once_they_are_old() {
+        let folder = tempfile::Builder::new().prefix("hull-test-cache-").tempdir().unwrap();
+        let (old, new) = (folder.path().join(".a.1"), folder.path().join(".b.2"));
+        let file = fs::File::create(&old).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * ABANDONED).unwrap();
+        fs::write(&new, "").unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        cache.add(&KeyBuilder::new("x").finish(), &Record { layer: None, created: String::new() }).unwrap();
+        assert!(!old.exists() && new.exists());
+    }
+
+    #[test]
+    fn the_first_record_of_a_key_stays_unless_it_is_to_be_replaced() {
+        let folder = tempfile::Builder::new().prefix("hull-test-cache-").tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let key = KeyBuilder::new("x").finish();
+        let record = |layer: &str| Record { layer: Some(layer.into()), created: "2026-11-24T00:00:00Z".into() };
+        assert_eq!(cache.add(&key, &record("a")).unwrap(), None);
+        assert_eq!(cache.add(&key, &record("b")).unwrap(), Some(record("a")));
+        assert_eq!(cache.get(&key).unwrap(), Some(record("a")));
+        assert_eq!(cache.replace(&key, &record("c")).unwrap(), Some(record("a")));
+        assert_eq!(cache.get(&key).unwrap(), Some(record("c")));
+        fs::write(folder.path().join(key.as_str()), "").unwrap();
+        assert_eq!(cache.add(&key, &record("d")).unwrap(), None, "a damaged one does not stay");
+        assert_eq!(cache.get(&key).unwrap(), Some(record("d")));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }
 }

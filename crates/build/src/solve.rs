@@ -39,8 +39,8 @@ pub trait Worker {
     fn image(&mut self, name: &str) -> Result<Vec<Self::Layer>>;
     /// What an earlier build made under this key, if it is still there.
     fn cached(&mut self, key: &Key) -> Result<Option<Made<Self::Layer>>>;
-    /// Remembers it.
-    fn remember(&mut self, key: &Key, made: &Made<Self::Layer>) -> Result<()>;
+    /// Remembers it. What another build remembered meanwhile is given instead, unless it is to be replaced.
+    fn remember(&mut self, key: &Key, made: Made<Self::Layer>, replace: bool) -> Result<Made<Self::Layer>>;
     /// A new, empty layer above `parents`, and the file system of all of them, writable, as a detached mount.
     fn stage(&mut self, parents: &[Self::Layer]) -> Result<(Self::Staging, OwnedFd)>;
     /// The file system of `layers`, only for reading.
@@ -53,6 +53,8 @@ pub trait Worker {
     fn commit(&mut self, config: ImageConfiguration, layers: &[Self::Layer], names: &[Reference]) -> Result<String>;
     /// Writes the file system of the layers to the folder `dest`.
     fn export(&mut self, layers: &[Self::Layer], dest: &Path) -> Result<()>;
+    /// Removes the layers that what was remembered has replaced, where nothing else uses them. The build has ended.
+    fn tidy(&mut self) -> Result<()>;
     /// Now, as RFC 3339 has it.
     fn now(&self) -> String;
 }
@@ -192,7 +194,7 @@ impl<W: Worker> Solver<'_, W> {
             false => None,
         };
         let made = Made { layer, created: self.worker.now() };
-        self.worker.remember(&step.key, &made)?;
+        let made = self.worker.remember(&step.key, made, self.no_cache)?;
         self.progress.done(label, begun.elapsed());
         Ok(made)
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use hull_engine::Engine;
 use hull_image::{Image, Layer, Reference, Staging, Store};
 use oci_spec::image::ImageConfiguration;
 
@@ -17,11 +18,13 @@ use crate::solve::{Made, Worker};
 /// A store and a place for what a reboot ends.
 pub struct StoreWorker<'a> {
     store: &'a Store,
-    runroot: PathBuf,
+    engine: Engine,
     cache: Cache,
     /// Images by the name that was asked for: a build that names one twice gets the same one twice, whatever happens to
     /// the name meanwhile.
     images: HashMap<String, Image>,
+    /// Layers that no record names any more.
+    replaced: BTreeSet<String>,
 }
 
 impl<'a> StoreWorker<'a> {
@@ -31,7 +34,15 @@ impl<'a> StoreWorker<'a> {
     /// If the cache's folder cannot be made.
     pub fn new(store: &'a Store, runroot: &Path) -> Result<Self> {
         let cache = Cache::open(&cache_folder(store))?;
-        Ok(Self { store, runroot: runroot.to_owned(), cache, images: HashMap::new() })
+        let engine = Engine { root: store.root().to_owned(), runroot: runroot.to_owned() };
+        Ok(Self { store, engine, cache, images: HashMap::new(), replaced: BTreeSet::new() })
+    }
+
+    /// What a record stands for, if its layer is still there.
+    fn made(&self, record: Record) -> Result<Option<Made<Layer>>> {
+        let Some(id) = record.layer else { return Ok(Some(Made { layer: None, created: record.created })) };
+        let layer = self.store.layer(&id).map_err(host("open a cached layer"))?;
+        Ok(layer.map(|layer| Made { layer: Some(layer), created: record.created }))
     }
 
     fn find(&mut self, name: &str) -> std::result::Result<Image, Problem> {
@@ -79,15 +90,25 @@ impl Worker for StoreWorker<'_> {
     }
 
     fn cached(&mut self, key: &Key) -> Result<Option<Made<Layer>>> {
-        let Some(record) = self.cache.get(key)? else { return Ok(None) };
-        let Some(id) = record.layer else { return Ok(Some(Made { layer: None, created: record.created })) };
-        let layer = self.store.layer(&id).map_err(host("open a cached layer"))?;
-        Ok(layer.map(|layer| Made { layer: Some(layer), created: record.created }))
+        match self.cache.get(key)? {
+            Some(record) => self.made(record),
+            None => Ok(None),
+        }
     }
 
-    fn remember(&mut self, key: &Key, made: &Made<Layer>) -> Result<()> {
-        let layer = made.layer.as_ref().map(|layer| layer.id().to_owned());
-        self.cache.put(key, &Record { layer, created: made.created.clone() })
+    fn remember(&mut self, key: &Key, made: Made<Layer>, replace: bool) -> Result<Made<Layer>> {
+        let id = made.layer.as_ref().map(|layer| layer.id().to_owned());
+        let record = Record { layer: id.clone(), created: made.created.clone() };
+        if !replace {
+            let Some(there) = self.cache.add(key, &record)? else { return Ok(made) };
+            if let Some(theirs) = self.made(there)? {
+                self.replaced.extend(id);
+                return Ok(theirs);
+            }
+        }
+        let before = self.cache.replace(key, &record)?;
+        self.replaced.extend(before.and_then(|before| before.layer).filter(|before| Some(before) != id.as_ref()));
+        Ok(made)
     }
 
     fn stage(&mut self, parents: &[Layer]) -> Result<(Staging, OwnedFd)> {
@@ -111,7 +132,7 @@ impl Worker for StoreWorker<'_> {
     }
 
     fn run(&mut self, root: OwnedFd, action: &RunAction, progress: &mut dyn Progress) -> Result<i32> {
-        run::run(&self.runroot, root, action, progress)
+        run::run(&self.engine.runroot, root, action, progress)
     }
 
     fn commit(&mut self, config: ImageConfiguration, layers: &[Layer], names: &[Reference]) -> Result<String> {
@@ -122,6 +143,17 @@ impl Worker for StoreWorker<'_> {
     fn export(&mut self, layers: &[Layer], dest: &Path) -> Result<()> {
         let root = self.view(layers)?;
         hull_image::export(root.as_fd(), dest).map_err(host("export the file system"))
+    }
+
+    fn tidy(&mut self) -> Result<()> {
+        if self.replaced.is_empty() {
+            return Ok(());
+        }
+        let doing = "remove replaced layers";
+        let mut keep = cached_layers(self.store)?;
+        let used = hull_engine::container::layers_in_use(&self.engine);
+        keep.extend(used.map_err(|error| Error::host(doing, error))?);
+        self.store.remove_layers(&std::mem::take(&mut self.replaced), &keep).map_err(host(doing))
     }
 
     fn now(&self) -> String {

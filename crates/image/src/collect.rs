@@ -139,19 +139,31 @@ impl Store {
         let last = removed.untagged.len() == image.names.len();
         // Asked before anything is changed, since it fails if another image cannot be read.
         let others = if last { Some(self.reach(Some(&image.listed))?) } else { None };
-        self.change_index(|entries| {
+        let names = removed.untagged.clone();
+        let forget = |entries: &mut Vec<Value>| {
             entries.retain(|entry| {
                 let ours = entry["digest"] == image.listed.as_str();
-                let named = entry_name(entry).is_some_and(|name| removed.untagged.contains(&name));
+                let named = entry_name(entry).is_some_and(|name| names.contains(&name));
                 !(ours && (named || last))
             });
-        })?;
-        if let Some(others) = others {
-            let mut candidates = Reach::default();
-            candidates.add(&image)?;
-            removed.deleted.push(image.id);
-            self.sweep(&others, Some(&candidates), keep, &mut removed)?;
+        };
+        let Some(others) = others else {
+            self.change_index(forget)?;
+            return Ok(removed);
+        };
+        let mut candidates = Reach::default();
+        candidates.add(&image)?;
+        match self.change_index(forget) {
+            // A new index needs room for itself. The trees give it: they can be made again if it fails once more.
+            Err(error) if error.is_full() => {
+                self.sweep_layers(&others, Some(&candidates), keep, &mut removed)?;
+                self.change_index(forget)?;
+            }
+            result => result?,
         }
+        removed.deleted.push(image.id.clone());
+        self.sweep_layers(&others, Some(&candidates), keep, &mut removed)?;
+        self.sweep_blobs(&others, Some(&candidates), &mut removed)?;
         Ok(removed)
     }
 
@@ -181,8 +193,26 @@ impl Store {
         layer::sweep(staging.as_fd(), false)?;
         download::sweep_all(self, false)?;
         let mut removed = Removed::default();
-        self.sweep(&self.reach(None)?, None, keep, &mut removed)?;
+        let reach = self.reach(None)?;
+        self.sweep_layers(&reach, None, keep, &mut removed)?;
+        self.sweep_blobs(&reach, None, &mut removed)?;
         Ok(removed)
+    }
+
+    /// Removes those unpacked layers of `ids` that no image leads to, no process holds, and that are not in `keep`. Beside an
+    /// image that cannot be read none is removed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove_layers(&self, ids: &BTreeSet<String>, keep: &BTreeSet<String>) -> Result<()> {
+        let _lock = self.lock()?;
+        let Ok(reach) = self.reach(None) else { return Ok(()) };
+        let folder = self.folder(c"layers")?;
+        let used = self.used_layers(folder.as_fd(), &reach)?;
+        for id in ids.iter().filter(|id| !used.contains(*id) && !keep.contains(*id)) {
+            self.remove_layer(folder.as_fd(), &CString::new(id.as_str()).unwrap_or_default())?;
+        }
+        Ok(())
     }
 
     /// What all images lead to, but the one that is listed with the digest `without`.
@@ -194,8 +224,8 @@ impl Store {
         Ok(reach)
     }
 
-    /// Removes what `reach` does not have, of `candidates` only if given. Needs the lock.
-    fn sweep(
+    /// Removes unpacked layers that `reach` does not have, of `candidates` only if given. Needs the lock.
+    fn sweep_layers(
         &self,
         reach: &Reach,
         candidates: Option<&Reach>,
@@ -203,12 +233,12 @@ impl Store {
         removed: &mut Removed,
     ) -> Result<()> {
         let folder = self.folder(c"layers")?;
-        let (chains, blobs) = match candidates {
-            Some(candidates) => (self.named(folder.as_fd(), &candidates.chains)?, candidates.blobs.clone()),
-            None => (tree::names(folder.as_fd()).cannot("list", "the layers")?, self.blobs()?),
+        let names = match candidates {
+            Some(candidates) => self.named(folder.as_fd(), &candidates.chains)?,
+            None => tree::names(folder.as_fd()).cannot("list", "the layers")?,
         };
         let used = self.used_layers(folder.as_fd(), reach)?;
-        for name in chains {
+        for name in names {
             let id = name.to_string_lossy();
             if used.contains(id.as_ref()) || keep.contains(id.as_ref()) {
                 continue;
@@ -217,7 +247,14 @@ impl Store {
                 removed.layers.push(id.into_owned());
             }
         }
-        for digest in blobs.difference(&reach.blobs) {
+        Ok(())
+    }
+
+    /// The same with blobs.
+    fn sweep_blobs(&self, reach: &Reach, candidates: Option<&Reach>, removed: &mut Removed) -> Result<()> {
+        let all = candidates.is_none().then(|| self.blobs()).transpose()?;
+        let blobs = candidates.map(|candidates| &candidates.blobs).or(all.as_ref());
+        for digest in blobs.into_iter().flat_map(|blobs| blobs.difference(&reach.blobs)) {
             if let Some(size) = self.remove_blob(digest)? {
                 removed.bytes += size;
                 removed.blobs.push(digest.clone());

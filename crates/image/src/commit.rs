@@ -9,13 +9,13 @@
 //! during the boot that made them, and are made again from blobs, whose digests are verified.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::fd::AsFd;
 
 use oci_spec::image::{Arch, Config, History, ImageConfiguration, Os, RootFs};
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -27,6 +27,8 @@ use crate::reference::{Digest, Reference};
 use crate::store::{Image, Store, blob_path, name_of, parse_index};
 use crate::stream::{self, HashWriter, Packing, Wanted};
 use crate::{apply, diff, tree};
+
+const INDEX: &CStr = c"index.json";
 
 /// How often a commit begins again because somebody removed what it counted on.
 const COMMITS_MAX: usize = 5;
@@ -355,15 +357,22 @@ impl Store {
         let entries = object.entry("manifests").or_insert_with(|| json!([]));
         change(entries.as_array_mut().ok_or_else(|| bad("its manifests are not a list"))?);
         let data = serde_json::to_vec(&index).map_err(|error| bad(&error.to_string()))?;
-        // Under the lock there is one writer, so one name is enough; in `staging` a dead writer's file is swept.
-        let staging = self.folder(c"staging")?;
-        let temporary = c"index.json";
-        let file = write_new(staging.as_fd(), temporary, &data)?;
         let shown = || format!("index.json in the store {}", self.root().display());
-        file.sync_data().cannot("sync", shown())?;
-        // The blobs' names reach the disk before the index that needs them.
-        rustix::fs::fsync(self.folder(c"blobs/sha256")?).cannot("sync", shown())?;
-        rustix::fs::renameat(&staging, temporary, self.dir(), c"index.json").cannot("write", shown())?;
+        // Under the lock there is one writer, so one name is enough; in `staging` a dead writer's file is swept. Whoever
+        // sweeps passes while this is locked.
+        let staging = self.folder(c"staging")?;
+        rustix::fs::flock(&staging, FlockOperation::LockShared).cannot("write", shown())?;
+        let written = write_new(staging.as_fd(), INDEX, &data).and_then(|file| {
+            file.sync_data().cannot("sync", shown())?;
+            // The blobs' names reach the disk before the index that needs them.
+            rustix::fs::fsync(self.folder(c"blobs/sha256")?).cannot("sync", shown())?;
+            rustix::fs::renameat(&staging, INDEX, self.dir(), INDEX).cannot("write", shown())
+        });
+        if written.is_err() {
+            // The first failure is the one to tell; what stays is swept by the next writer.
+            let _ = rustix::fs::unlinkat(&staging, INDEX, AtFlags::empty());
+        }
+        written?;
         rustix::fs::fsync(self.dir()).cannot("sync", shown())
     }
 

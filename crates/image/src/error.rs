@@ -109,6 +109,12 @@ impl Error {
         Error::Archive { why: why.into() }
     }
 
+    /// Whether the disk, or somebody's part of it, is full.
+    pub(crate) fn is_full(&self) -> bool {
+        let Error::Io { source, .. } = self else { return false };
+        matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    }
+
     pub(crate) fn entry(name: &[u8], why: impl Display) -> Self {
         Error::Entry { entry: String::from_utf8_lossy(name).into_owned(), why: why.to_string() }
     }

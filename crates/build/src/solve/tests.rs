@@ -109,9 +109,14 @@ impl Worker for Folders {
         Ok(there.then_some(Made { layer, created: record.created }))
     }
 
-    fn remember(&mut self, key: &Key, made: &Made<PathBuf>) -> Result<()> {
+    fn remember(&mut self, key: &Key, made: Made<PathBuf>, _: bool) -> Result<Made<PathBuf>> {
         let layer = made.layer.as_ref().map(|layer| layer.to_str().unwrap().to_owned());
-        self.cache.put(key, &Record { layer, created: made.created.clone() })
+        self.cache.replace(key, &Record { layer, created: made.created.clone() })?;
+        Ok(made)
+    }
+
+    fn tidy(&mut self) -> Result<()> {
+        Ok(())
     }
 
     fn stage(&mut self, parents: &[PathBuf]) -> Result<(Staging, OwnedFd)> {
