@@ -79,3 +79,18 @@ fn flags_with_values_that_mean_nothing() {
         assert!(words.iter().all(|word| said.err.contains(word)), "{flags:?}: {}", said.err);
     }
 }
+
+#[test]
+fn a_capability_that_hull_lacks_cannot_be_added_by_name() {
+    let corner = Corner::new();
+    let run = |flags: &[&str]| {
+        let run = corner.run_command(flags, &["cat", "/proc/self/status"]);
+        let mut lesser = std::process::Command::new("setpriv");
+        lesser.arg("--bounding-set=-sys_time").arg(run.get_program()).args(run.get_args()).envs(corner.env());
+        Said::from(lesser.output().unwrap())
+    };
+    assert_error(&run(&["--cap-add", "SYS_TIME"]), 125, &["--cap-add SYS_TIME", "CAP_SYS_TIME", "hint: "]);
+    let all = run(&["--cap-add", "ALL"]);
+    let mask = all.out.lines().find_map(|line| line.strip_prefix("CapEff:")).map(|mask| mask.trim().to_owned());
+    assert_eq!(u64::from_str_radix(&mask.unwrap(), 16).unwrap() >> 25 & 1, 0, "{all:?}");
+}

@@ -82,6 +82,74 @@ fn devices_are_the_standard_ones() {
     assert_eq!(said.out, expected, "{}", said.err);
 }
 
+/// The value of a line of /proc/PID/status.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim()
+}
+
+#[test]
+fn a_privileged_container_has_what_the_host_has() {
+    let corner = Corner::new();
+    let script = "cat /proc/self/status; busybox mkdir /dev/mine; mount -t tmpfs x /dev/mine && echo mounted; \
+                  busybox dd if=/dev/kmsg of=/dev/null count=0 && echo kmsg; \
+                  grep -q . /proc/interrupts && echo unmasked; \
+                  grep -E ' /(proc/|sys/firmware|sys(/fs/cgroup(/pids)?)? )' /proc/self/mountinfo";
+    let said = corner.shell(&["--privileged"], script);
+    let host = std::fs::read_to_string("/proc/self/status").unwrap();
+    for set in ["CapBnd", "CapEff", "CapPrm"] {
+        assert_eq!(field(&said.out, set), field(&host, "CapBnd"), "{set}");
+    }
+    assert_eq!((field(&said.out, "Seccomp"), field(&said.out, "CapInh")), ("0", "0000000000000000"));
+    for word in ["mounted", "kmsg", "unmasked", " /sys/fs/cgroup "] {
+        assert!(said.out.contains(word), "{word}: {said:?}");
+    }
+    for mount in said.out.lines().filter(|line| line.contains(" - ")) {
+        assert!(mount.contains(" /sys"), "nothing covers a part of /proc: {mount}");
+        assert!(mount.split(' ').nth(5).unwrap().starts_with("rw"), "{mount}");
+    }
+    let plain = corner.shell(&[], script);
+    for word in ["mounted", "kmsg", "unmasked"] {
+        assert!(!plain.out.contains(word), "{word}: {plain:?}");
+    }
+}
+
+#[test]
+fn a_privileged_container_has_the_hosts_devices_and_its_own_terminals() {
+    fn nodes(folder: &std::path::Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            use std::os::unix::fs::FileTypeExt;
+            let kind = entry.file_type().unwrap();
+            let own = ["pts", "shm", "mqueue", "ptmx", "console"].iter().any(|own| entry.file_name() == *own);
+            if kind.is_dir() && !own {
+                nodes(&entry.path(), found);
+            } else if (kind.is_block_device() || kind.is_char_device()) && !own {
+                found.push(entry.path().to_string_lossy().into_owned());
+            }
+        }
+    }
+    let mut expected = Vec::new();
+    nodes(std::path::Path::new("/dev"), &mut expected);
+    expected.sort();
+    let said = Corner::new()
+        .shell(&["--privileged"], "busybox find /dev -type b -o -type c | busybox sort; ls -l /dev/ptmx");
+    let (found, ptmx): (Vec<&str>, Vec<&str>) = said.out.lines().partition(|line| !line.contains("->"));
+    let found: Vec<&str> = found.into_iter().filter(|path| !path.starts_with("/dev/pts/")).collect();
+    assert_eq!(found, expected, "{}", said.err);
+    assert!(ptmx[0].ends_with("/dev/ptmx -> pts/ptmx"), "{ptmx:?}");
+}
+
+#[test]
+fn all_capabilities_are_those_that_hull_has() {
+    let corner = Corner::new();
+    let said = corner.shell(&["--cap-add", "ALL"], "cat /proc/self/status");
+    let host = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert_eq!(field(&said.out, "CapEff"), field(&host, "CapBnd"));
+    let without = corner.shell(&["--privileged", "--cap-drop", "SYS_ADMIN"], "cat /proc/self/status");
+    let mask = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    assert_eq!(mask(field(&without.out, "CapEff")), mask(field(&host, "CapBnd")) & !(1 << 21));
+}
+
 #[test]
 fn a_device_node_that_was_made_cannot_be_opened() {
     let said = Corner::new().shell(&["--cap-add", "MKNOD"], "mknod /dev/kmsg-x c 1 11 && cat /dev/kmsg-x");

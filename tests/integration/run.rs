@@ -59,6 +59,19 @@ fn the_user_is_looked_up_in_the_root_and_has_no_capability() {
 }
 
 #[test]
+fn no_signal_is_ignored_or_blocked_whatever_the_caller_had() {
+    let corner = Corner::new();
+    let script = "trap '' INT PIPE USR1; exec \"$@\"";
+    let run = corner.run_command(&[], &["cat", "/proc/self/status"]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", script, "sh"]).arg(run.get_program()).args(run.get_args()).envs(corner.env());
+    let said = hull_tests::Said::from(shell.output().unwrap());
+    for set in ["SigIgn", "SigBlk"] {
+        assert!(said.out.contains(&format!("{set}:\t0000000000000000")), "{said:?}");
+    }
+}
+
+#[test]
 fn volumes_are_bound_and_ro_is_read_only() {
     let corner = Corner::new();
     let shared = corner.path().join("shared");

@@ -10,6 +10,7 @@ mod error;
 mod folder;
 pub mod image;
 mod json;
+mod machine;
 pub mod names;
 pub mod options;
 pub mod profile;

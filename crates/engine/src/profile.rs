@@ -30,6 +30,11 @@ pub const CAPABILITIES: [&str; 11] = [
     "SYS_CHROOT",
 ];
 
+/// [`CAPABILITIES`] as a mask.
+pub fn capabilities() -> u64 {
+    CAPABILITIES.iter().filter_map(|name| caps::number(name)).fold(0, |all, number| all | 1 << number)
+}
+
 /// Files and folders that tell about the host or change it.
 pub const MASKED: [&str; 12] = [
     "/proc/acpi",

@@ -265,6 +265,9 @@ pub struct RunArgs {
     /// Drop a capability
     #[arg(long, value_name = "CAP")]
     cap_drop: Vec<String>,
+    /// All capabilities and devices of the host, no filter, nothing masked or read-only
+    #[arg(long)]
+    privileged: bool,
     /// seccomp=unconfined, no-new-privileges
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
@@ -305,8 +308,6 @@ struct Later {
     #[arg(long, hide = true, value_name = "ADDRESS")]
     dns: Vec<String>,
     #[arg(long, hide = true)]
-    privileged: bool,
-    #[arg(long, hide = true)]
     init: bool,
 }
 
@@ -323,7 +324,6 @@ impl Later {
             ),
             (!self.publish.is_empty(), "--publish", network),
             (!self.dns.is_empty(), "--dns", network),
-            (self.privileged, "--privileged", "--cap-add ALL --security-opt seccomp=unconfined is the nearest to it"),
             (self.init, "--init", "run an init of the image's as the command"),
         ];
         match given.iter().find(|(given, ..)| *given) {
@@ -364,7 +364,8 @@ impl RunArgs {
     /// A value that means nothing or is not supported yet.
     pub fn options(self, source: Source) -> Result<RunOptions, Report> {
         self.later.refuse()?;
-        let capabilities = options::capabilities(&self.cap_add, &self.cap_drop)?;
+        let available = hull_runtime::caps::available().map_err(hull_engine::Error::from)?;
+        let capabilities = options::capabilities(&self.cap_add, &self.cap_drop, self.privileged, available)?;
         let mut all = RunOptions {
             env: environment(&self.env, &self.env_file)?,
             source,
@@ -386,6 +387,7 @@ impl RunArgs {
             cpu_quota: self.cpus.as_deref().map(options::cpus).transpose()?,
             cpuset: self.cpuset_cpus,
             ulimits: self.ulimit.iter().map(|text| Ulimit::parse(text)).collect::<Result<_, _>>()?,
+            privileged: self.privileged,
             capabilities: Some(capabilities),
             seccomp: Seccomp::Default,
             no_new_privileges: false,

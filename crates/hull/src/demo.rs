@@ -94,7 +94,8 @@ impl DemoArgs {
                 kind => ["mnt", "pid", "uts", "ipc", "cgroup"].contains(&kind),
             },
         );
-        let capabilities = options::capabilities(&[], &[])?;
+        let available = hull_runtime::caps::available().map_err(hull_engine::Error::from)?;
+        let capabilities = options::capabilities(&[], &[], false, available)?;
         Ok(Expect {
             hostname: Some(self.hostname.clone()),
             pid: Some(1),

@@ -2,7 +2,10 @@
 //!
 //! Source: `capabilities(7)`; runtime-spec, "Linux Process".
 
+use hull_sys::{Errno, cred};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
+
+use crate::error::{Doing, Result};
 
 /// The names in the order of their numbers (`linux/capability.h`), without `CAP_`.
 pub const NAMES: [&str; 41] = [
@@ -105,6 +108,24 @@ pub fn text(mask: u64) -> String {
         ALL => "all".to_owned(),
         mask => names(mask).collect::<Vec<_>>().join(","),
     }
+}
+
+/// What this process can give to another at most: its permitted set within its bounding set.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn available() -> Result<u64> {
+    let doing = || "look at the capabilities of hull".to_owned();
+    let (_, permitted, _) = cred::capget().doing(doing)?;
+    let mut bounding = 0;
+    for capability in 0..64 {
+        match cred::has_bounding(capability) {
+            // The first number that the kernel does not know ends the list.
+            Err(error) if error.errno() == Errno::INVAL => break,
+            other => bounding |= u64::from(other.doing(doing)?) << capability,
+        }
+    }
+    Ok(permitted & bounding)
 }
 
 #[cfg(test)]

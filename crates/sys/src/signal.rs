@@ -50,12 +50,25 @@ fn set_mask(mask: &Mask, text: &str) -> Result<Mask> {
     Ok(Mask(old))
 }
 
+/// The kernel's `struct sigaction`; all zeros is `SIG_DFL`.
+#[derive(Default)]
+#[repr(C)]
+struct Action {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
 /// Gives every signal its default action: ignored ones survive exec otherwise.
 pub fn default_actions() {
-    for signal in 1..=libc::SIGRTMAX() {
-        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
-            // SAFETY: SIG_DFL installs no handler. The two that libc reserves answer EINVAL, which is right.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+    let default = Action::default();
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // Not by libc, which keeps two of the signals for itself and leaves them as the caller had them.
+        // SAFETY: the structure is whole and outlives the call, and SIG_DFL installs no handler.
+        unsafe {
+            let none: *mut Action = std::ptr::null_mut();
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, none, size_of::<u64>());
         }
     }
 }
