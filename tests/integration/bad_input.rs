@@ -72,6 +72,10 @@ fn flags_with_values_that_mean_nothing() {
         (&["--security-opt", "label=x"], &["label=x"]),
         (&["--hostname", "a/b"], &["a/b"]),
         (&["--tmpfs", "/x:bogus"], &["bogus"]),
+        (&["-v", "/etc/passwd:/bin"], &["/bin", "source is a file", "target is a directory"]),
+        (&["-v", "/etc:/bin/sh"], &["/bin/sh", "source is a directory", "target is a file"]),
+        (&["--no-such-flag"], &["--no-such-flag"]),
+        (&["--pids-limit", "many"], &["--pids-limit", "many"]),
     ] {
         let said = corner.run(flags, &["true"]);
         assert_eq!(said.code, if flags == ["-m", "-5"] { said.code } else { 125 }, "{said:?}");

@@ -238,3 +238,38 @@ fn a_group_whose_runtime_state_is_gone_is_found_by_its_lock() {
     assert_eq!(repaired.code, 0, "{repaired:?}");
     assert!(groups().is_empty());
 }
+
+#[test]
+fn what_an_image_has_in_the_way_of_etc_is_covered_and_stays_in_the_image() {
+    let corner = with_image();
+    let image = |name: &str, line: &str| {
+        let context = corner.path().join(name);
+        fs::create_dir(&context).unwrap();
+        fs::write(context.join("file"), "").unwrap();
+        fs::write(context.join("Dockerfile"), format!("FROM base\n{line}\n")).unwrap();
+        let said = hull(&corner, &["build", "-q", "-t", name, &context.to_string_lossy()]);
+        assert_eq!(said.code, 0, "{said:?}");
+    };
+    image("folders", "COPY file /etc/hosts/x/file\nCOPY file /etc/resolv.conf/file");
+    fs::remove_dir(corner.rootfs().join("etc")).unwrap();
+    fs::write(corner.rootfs().join("etc"), "a file").unwrap();
+    let archive = corner.path().join("no-etc.tar");
+    let tar = Command::new("tar").arg("-C").arg(corner.rootfs()).arg("-cf").arg(&archive).arg(".").status();
+    assert!(tar.unwrap().success());
+    assert_eq!(hull(&corner, &["import", &archive.to_string_lossy(), "file"]).code, 0);
+
+    for name in ["folders", "file"] {
+        for flags in [&["--rm"][..], &["--rm", "--read-only"], &["--name", name]] {
+            let arguments = [&["run"], flags, &[name, "sh", "-c", "cat /etc/hosts /etc/hostname /etc/resolv.conf"]];
+            let said = hull(&corner, &arguments.concat());
+            assert!(said.code == 0 && said.out.contains("localhost"), "{name} {flags:?}: {said:?}");
+        }
+        assert_eq!(hull(&corner, &["rm", name]).code, 0);
+    }
+    // A folder is the user's own: nothing of it is taken away.
+    fs::remove_file(corner.rootfs().join("etc")).unwrap();
+    fs::create_dir_all(corner.rootfs().join("etc/hosts/x")).unwrap();
+    let said = corner.run(&[], &["true"]);
+    assert!(said.code == 125 && said.err.contains("/etc/hosts: the source is a file"), "{said:?}");
+    assert!(corner.rootfs().join("etc/hosts/x").exists());
+}

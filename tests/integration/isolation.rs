@@ -175,10 +175,86 @@ fn a1_a7_links_in_special_places_lead_nowhere() {
         symlink(&sentinel, corner.rootfs().join(place)).unwrap();
         let said = corner.run(&[], &["true"]);
         assert!(hull_tests::entries(&sentinel).is_empty(), "{place} was followed to the host");
-        if place != "dev" {
-            assert_eq!(said.code, 125);
-            assert!(said.err.contains("must be an ordinary directory"), "{}", said.err);
-        }
+        assert_eq!(said.code, 125);
+        assert!(said.err.contains("must be an ordinary directory"), "{}", said.err);
+    }
+}
+
+/// Row A7: what is mounted over /proc, or inside it, by its name or through a link of the image. Found without the look
+/// at the target's file system: the first of them starts.
+#[test]
+fn a7_nothing_is_mounted_inside_proc() {
+    let corner = Corner::new();
+    let (folder, file) = (corner.path().join("folder"), corner.path().join("file"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&file, "MemTotal: 1 kB\n").unwrap();
+    symlink("/proc/sys", corner.rootfs().join("link")).unwrap();
+    let volume = |source: &std::path::Path, target: &str| format!("{}:{target}", source.display());
+    for (flag, value) in [
+        ("-v", volume(&folder, "/proc")),
+        ("-v", volume(&folder, "/proc/sys")),
+        ("-v", volume(&file, "/proc/sys/kernel/panic")),
+        ("-v", volume(&folder, "/link")),
+        ("--tmpfs", "/proc/acpi".to_owned()),
+        ("--tmpfs", "/link/net".to_owned()),
+    ] {
+        let said = corner.run(&[flag, &value], &["true"]);
+        assert_eq!(said.code, 125, "{flag} {value}: {said:?}");
+        assert!(said.err.contains("it is inside /proc"), "{flag} {value}: {}", said.err);
+    }
+    let said = corner.run(&["-v", &volume(&file, "/proc/meminfo")], &["cat", "/proc/meminfo"]);
+    assert_eq!(said.out, "MemTotal: 1 kB\n", "{said:?}");
+}
+
+#[test]
+fn a_profile_of_the_users_replaces_the_default_rules() {
+    let corner = Corner::new();
+    let profile = corner.path().join("profile.json");
+    let rules = r#"{"defaultAction": "SCMP_ACT_ALLOW", "archMap": [{"architecture": "SCMP_ARCH_X86_64"}], "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5},
+        {"names": ["symlink", "symlinkat"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["CAP_SYS_TIME"]}}]}"#;
+    std::fs::write(&profile, rules).unwrap();
+    let flag = format!("seccomp={}", profile.display());
+    let script = "busybox mkdir /x; busybox ln -s a /y && echo linked; grep Seccomp: /proc/self/status";
+    let said = corner.shell(&["--security-opt", &flag], script);
+    assert!(said.err.contains("Input/output error"), "{said:?}");
+    assert_eq!(said.out, "linked\nSeccomp:\t2\n");
+    let more = corner.shell(&["--security-opt", &flag, "--cap-add", "SYS_TIME"], "busybox ln -s a /z");
+    assert!(more.err.contains("not permitted"), "{more:?}");
+    let builtin = corner.shell(&["--privileged", "--security-opt", "seccomp=builtin"], script);
+    assert!(builtin.out.contains("Seccomp:\t2"), "{builtin:?}");
+
+    std::fs::write(&profile, "{").unwrap();
+    for flag in [flag.as_str(), "seccomp=/no/such/profile"] {
+        let said = corner.run(&["--security-opt", flag], &["true"]);
+        assert_eq!(said.code, 125, "{said:?}");
+        assert!(said.err.contains(flag.strip_prefix("seccomp=").unwrap()), "{}", said.err);
+    }
+}
+
+#[test]
+fn an_apparmor_profile_is_applied_or_the_container_does_not_start() {
+    let corner = Corner::new();
+    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
+    let said = corner.run(&["--security-opt", "apparmor=no-such-profile"], &["true"]);
+    assert_eq!(said.code, 125, "{said:?}");
+    let why = if enabled { "no such profile is loaded" } else { "not in force on this machine" };
+    assert!(said.err.contains("no-such-profile") && said.err.contains(why), "{}", said.err);
+    assert_eq!(corner.run(&["--security-opt", "apparmor=unconfined"], &["true"]).code, 0);
+    if enabled {
+        let name = format!("hull-test-{}", std::process::id());
+        let profile = corner.path().join("profile");
+        std::fs::write(&profile, format!("profile {name} flags=(attach_disconnected) {{ file, capability, }}\n"))
+            .unwrap();
+        let parser = |flag: &str| {
+            let done = std::process::Command::new("apparmor_parser").arg(flag).arg(&profile).status().unwrap();
+            assert!(done.success());
+        };
+        parser("-r");
+        let flag = format!("apparmor={name}");
+        let said = corner.shell(&["--security-opt", &flag], "cat /proc/self/attr/current");
+        parser("-R");
+        assert_eq!(said.out, format!("{name} (enforce)\n"), "{said:?}");
     }
 }
 

@@ -44,3 +44,21 @@ fn ulimits_are_set() {
         Corner::new().shell(&["--ulimit", "nofile=64:128", "--ulimit", "core=0"], "ulimit -n; ulimit -Hn; ulimit -c");
     assert_eq!(said.out, "64\n128\n0\n", "{}", said.err);
 }
+
+#[test]
+fn swap_is_as_much_as_memory_unless_told_otherwise() {
+    let corner = Corner::new();
+    let counted = std::path::Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
+    let files = "cd /sys/fs/cgroup; cat memory/memory.memsw.limit_in_bytes memory.swap.max 2>/dev/null";
+    for (flags, v1, v2) in
+        [(&["-m", "64m"][..], "134217728", "67108864"), (&["-m", "64m", "--memory-swap", "64m"][..], "67108864", "0")]
+    {
+        let said = corner.shell(flags, files);
+        let expected = if counted { v1 } else { v2 };
+        // A kernel that does not count swap has neither file, and then the default is no limit.
+        assert!(said.out.trim() == expected || (flags.len() == 2 && said.out.is_empty()), "{flags:?}: {said:?}");
+    }
+    let unlimited = corner.shell(&["-m", "64m", "--memory-swap", "-1"], files);
+    let unlimited = unlimited.out.trim();
+    assert!(unlimited == "max" || unlimited.parse::<u64>().is_ok_and(|bytes| bytes > 1 << 60), "{unlimited}");
+}

@@ -115,3 +115,17 @@ fn the_folders_of_state_are_made_for_root_alone() {
     assert_eq!(mode & 0o777, 0o700);
     assert_eq!(hull_tests::left::state(&state), [].into());
 }
+
+#[test]
+fn help_is_an_answer_and_a_wrong_flag_a_mistake() {
+    let corner = Corner::new();
+    let hull = |arguments: &[&str]| hull_tests::Said::from(corner.hull().args(arguments).output().unwrap());
+    for asked in [&["--help"][..], &["run", "--help"], &["build", "--help"]] {
+        let said = hull(asked);
+        assert!(said.code == 0 && said.out.contains("Usage:") && said.err.is_empty(), "{asked:?}: {said:?}");
+    }
+    for wrong in [&[][..], &["no-such-verb"], &["images", "--no-such-flag"], &["rm"]] {
+        let said = hull(wrong);
+        assert!(said.code == 125 && said.out.is_empty() && said.err.starts_with("hull: "), "{wrong:?}: {said:?}");
+    }
+}

@@ -15,6 +15,9 @@ use crate::json::{self, Survives};
 use crate::spec::EtcFile;
 
 const GROUPS: &str = "groups.json";
+/// The files that a container has of its own in /etc: their names in its folder, and where they appear.
+pub(crate) const ETC: [(&str, &str); 3] =
+    [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")];
 
 /// A folder that is ours; it is removed when this is dropped.
 #[derive(Debug)]
@@ -65,13 +68,8 @@ impl Folder {
             format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
         let resolv =
             if host_network { fs::read_to_string("/etc/resolv.conf").unwrap_or_default() } else { String::new() };
-        let files = [
-            ("hosts", "/etc/hosts", hosts),
-            ("hostname", "/etc/hostname", format!("{hostname}\n")),
-            ("resolv.conf", "/etc/resolv.conf", resolv),
-        ];
         let mut made = Vec::new();
-        for (name, target, text) in files {
+        for ((name, target), text) in ETC.into_iter().zip([hosts, format!("{hostname}\n"), resolv]) {
             let source = self.path.join(name);
             let written = File::create_new(&source).and_then(|mut file| file.write_all(text.as_bytes()));
             written.map_err(|error| Error::host(format!("write {}", source.display()), error))?;

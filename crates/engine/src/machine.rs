@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use hull_runtime::caps;
+use hull_runtime::cgroup::Host;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType};
 
@@ -17,6 +18,10 @@ use crate::profile;
 pub(crate) struct Machine {
     /// The capabilities that hull can give, as a mask.
     pub capabilities: u64,
+    /// The kernel's version, which a seccomp profile may depend on.
+    pub kernel: (u32, u32),
+    /// Whether swap is counted and can be limited; looked for only where memory is limited without a word about swap.
+    pub counts_swap: bool,
     /// What is masked, unless privileged.
     pub masked: Vec<String>,
     /// The device nodes of the host; looked for only with `--privileged`.
@@ -32,8 +37,17 @@ impl Machine {
         };
         // Whoever says which capabilities has looked already.
         let capabilities = options.capabilities.map_or_else(caps::available, Ok)?;
-        Ok(Self { capabilities, masked, devices })
+        let counts_swap = options.memory.is_some() && options.memory_swap.is_none() && Host::detect()?.counts_swap();
+        Ok(Self { capabilities, counts_swap, kernel: kernel(), masked, devices })
     }
+}
+
+/// Major and minor version, 0 where the kernel names itself in another way.
+fn kernel() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let mut numbers = uname.release().to_str().unwrap_or_default().split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    (next(), next())
 }
 
 /// What every container has of its own below /dev: file systems, and the multiplexer and the console of its terminal.

@@ -43,8 +43,17 @@ pub enum Seccomp {
     /// Docker's default rules; none with `--privileged`.
     #[default]
     Default,
+    /// Docker's default rules, also with `--privileged`.
+    Builtin,
     /// None.
     Unconfined,
+    /// A profile in Docker's format.
+    Profile {
+        /// The file's name, for errors.
+        name: String,
+        /// What it says.
+        text: Vec<u8>,
+    },
 }
 
 /// Where a container's root file system comes from.
@@ -120,6 +129,10 @@ pub struct RunOptions {
     pub capabilities: Option<u64>,
     /// `--security-opt seccomp=`.
     pub seccomp: Seccomp,
+    /// `--security-opt apparmor=`: the profile; none is the host's default, which is unconfined.
+    pub apparmor: Option<String>,
+    /// `--init`: hull itself is process 1, reaps what ends and passes signals on to the command.
+    pub init: bool,
     /// `--security-opt no-new-privileges`.
     pub no_new_privileges: bool,
     /// `--network`.

@@ -4,17 +4,20 @@
 //! container has ended.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use hull_image::{Layer, Staging, Store, Upper};
-use hull_sys::mount;
+use hull_sys::path::Root;
+use hull_sys::{fs, mount};
+use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use crate::container::Lasting;
 use crate::error::{Error, Result};
-use crate::image;
 use crate::options::{RunOptions, Source};
+use crate::{folder, image};
 
 /// Where what is written to an image's root goes.
 #[derive(Debug)]
@@ -82,7 +85,33 @@ fn of_image(store: &Store, name: &str, options: &RunOptions, writes: &Writes<'_>
         }
         Writes::None => (hull_image::overlay(&layers, None, true)?, None),
     };
+    if !matches!(writes, Writes::None) {
+        make_room(&mount)?;
+    }
     Ok(Assembled { mount, options, image: Some(found.id.to_string()), keep: Keep { layers, _upper: upper } })
+}
+
+/// An image may have a directory where a file of the container's /etc is to appear, or no directory for it to be in. What
+/// is in the way goes, from the container's own layer: the image keeps it.
+fn make_room(mount: &OwnedFd) -> Result<()> {
+    let doing = |path: &Path| format!("make room for {}", path.display());
+    let root =
+        mount.try_clone().map(Root::from_fd).map_err(|error| Error::host("open the root file system", error))?;
+    for target in folder::ETC.map(|(_, target)| Path::new(target)) {
+        let in_the_way = match root.resolve_nofollow(target) {
+            Ok(found) => {
+                let stat = fs::fstat(found.as_fd()).map_err(|error| Error::host(doing(target), error))?;
+                (FileType::from_raw_mode(stat.st_mode) == FileType::Directory).then_some(target)
+            }
+            Err(error) if error.errno() == Errno::NOTDIR => target.parent(),
+            // All else the mount's own way to its target tells, or gets past.
+            Err(_) => None,
+        };
+        if let Some(path) = in_the_way {
+            root.remove_all(path).map_err(|error| Error::host(doing(path), error))?;
+        }
+    }
+    Ok(())
 }
 
 fn folder(path: &Path) -> Result<OwnedFd> {

@@ -25,6 +25,9 @@ mod resources;
 /// Docker's search path for commands.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where `--init` puts hull's own file: on the container's own /dev, so that nothing of it stays in a folder or layer.
+pub const INIT: &str = "/dev/hull-init";
+
 /// A file of the container's folder that appears in its /etc.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcFile {
@@ -52,6 +55,7 @@ fn of(options: &RunOptions, user: &User, id: &str, etc: &[EtcFile], machine: &Ma
         return Err(Error::usage(format!("--hostname {hostname:?}: a host name has up to 64 plain characters")));
     }
     let bounding = options.capabilities.unwrap_or_else(|| profile::capabilities() & machine.capabilities);
+    let filter = filter(options, bounding, machine.kernel)?;
     let write = || {
         SpecBuilder::default()
             .version("1.3.0")
@@ -59,10 +63,14 @@ fn of(options: &RunOptions, user: &User, id: &str, etc: &[EtcFile], machine: &Ma
             .root(RootBuilder::default().path(root_path(&options.source)).readonly(options.read_only).build()?)
             .process(process(options, user, &hostname, bounding)?)
             .mounts(mounts::mounts(options, etc)?)
-            .linux(linux(options, filter(options, bounding)?, machine)?)
+            .linux(linux(options, filter, machine)?)
             .build()
     };
-    write().map_err(|error: OciSpecError| Error::host("write the specification", error))
+    write().map_err(unwritten)
+}
+
+fn unwritten(error: OciSpecError) -> Error {
+    Error::host("write the specification", error)
 }
 
 fn process(options: &RunOptions, user: &User, hostname: &str, bounding: u64) -> Built<Process> {
@@ -71,10 +79,18 @@ fn process(options: &RunOptions, user: &User, hostname: &str, bounding: u64) -> 
         let kind: PosixRlimitType = serde_json::from_value(limit.name.clone().into())?;
         limits.push(PosixRlimitBuilder::default().typ(kind).soft(limit.soft).hard(limit.hard).build()?);
     }
-    ProcessBuilder::default()
+    let mut args = options.command.clone();
+    if options.init {
+        args.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
+    }
+    let mut process = ProcessBuilder::default();
+    if let Some(profile) = &options.apparmor {
+        process = process.apparmor_profile(&**profile);
+    }
+    process
         .terminal(options.tty)
         .user(UserBuilder::default().uid(user.uid).gid(user.gid).additional_gids(user.groups.clone()).build()?)
-        .args(options.command.clone())
+        .args(args)
         .env(environment(options, user, hostname))
         .cwd(options.workdir.clone().unwrap_or_else(|| "/".into()))
         .capabilities(capabilities(bounding, user)?)
@@ -99,8 +115,9 @@ fn capabilities(bounding: u64, user: &User) -> Built<LinuxCapabilities> {
 }
 
 fn linux(options: &RunOptions, filter: Option<LinuxSeccomp>, machine: &Machine) -> Built<Linux> {
-    let mut linux =
-        LinuxBuilder::default().namespaces(namespaces(options)?).resources(resources::resources(options)?);
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces(options)?)
+        .resources(resources::resources(options, machine.counts_swap)?);
     if options.privileged {
         linux = linux.devices(machine.devices.clone()).masked_paths(Vec::new()).readonly_paths(Vec::new());
     } else {
@@ -118,11 +135,14 @@ fn linux(options: &RunOptions, filter: Option<LinuxSeccomp>, machine: &Machine) 
 }
 
 /// The system call rules; a privileged container has none unless it is told to.
-fn filter(options: &RunOptions, bounding: u64) -> Built<Option<LinuxSeccomp>> {
-    match options.seccomp {
+fn filter(options: &RunOptions, bounding: u64, kernel: (u32, u32)) -> Result<Option<LinuxSeccomp>> {
+    match &options.seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default if options.privileged => Ok(None),
-        Seccomp::Default => profile::seccomp(bounding).map(Some),
+        Seccomp::Default | Seccomp::Builtin => profile::seccomp(bounding).map(Some).map_err(unwritten),
+        Seccomp::Profile { name, text } => {
+            profile::parse(name, text, profile::Machine { capabilities: bounding, kernel }).map(Some)
+        }
     }
 }
 

@@ -268,7 +268,10 @@ pub struct RunArgs {
     /// All capabilities and devices of the host, no filter, nothing masked or read-only
     #[arg(long)]
     privileged: bool,
-    /// seccomp=unconfined, no-new-privileges
+    /// Run an init as process 1: it reaps what ends and passes signals on to the command
+    #[arg(long)]
+    init: bool,
+    /// seccomp=unconfined|builtin|FILE, apparmor=unconfined|PROFILE, no-new-privileges
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// none (the default) or host
@@ -307,8 +310,6 @@ struct Later {
     publish: Vec<String>,
     #[arg(long, hide = true, value_name = "ADDRESS")]
     dns: Vec<String>,
-    #[arg(long, hide = true)]
-    init: bool,
 }
 
 impl Later {
@@ -324,7 +325,6 @@ impl Later {
             ),
             (!self.publish.is_empty(), "--publish", network),
             (!self.dns.is_empty(), "--dns", network),
-            (self.init, "--init", "run an init of the image's as the command"),
         ];
         match given.iter().find(|(given, ..)| *given) {
             Some((_, flag, hint)) => Err(Report::usage(format!("{flag} is not supported yet"), Some(hint))),
@@ -339,6 +339,12 @@ impl RunArgs {
     /// # Errors
     /// Nothing says so.
     pub fn wanted(&mut self) -> Result<Wanted, Report> {
+        // An unknown flag ends up in front of the command, and the -- behind it, which clap takes away otherwise.
+        let dashes = std::env::args_os().filter(|argument| argument == "--").count();
+        let behind = self.command.iter().filter(|word| *word == "--").count() == dashes;
+        if let Some(flag) = self.command.first().filter(|word| word.starts_with('-') && behind) {
+            return Err(Report::usage(format!("unknown flag: {flag}"), Some("hull run --help")));
+        }
         if let Some(folder) = self.rootfs.take() {
             return Ok(Wanted::Source(Source::Folder(folder)));
         }
@@ -350,10 +356,6 @@ impl RunArgs {
         if self.command.is_empty() {
             let hint = "hull run IMAGE, hull run --rootfs DIR -- COMMAND, or hull run -f Dockerfile";
             return Err(Report::usage("nothing was given to run", Some(hint)));
-        }
-        // No image's name begins so: it is a flag that nobody knows, and not to be taken for a name.
-        if self.command[0].starts_with('-') {
-            return Err(Report::usage(format!("unknown flag: {}", self.command[0]), Some("hull run --help")));
         }
         Ok(Wanted::Source(Source::Image(self.command.remove(0))))
     }
@@ -390,6 +392,8 @@ impl RunArgs {
             privileged: self.privileged,
             capabilities: Some(capabilities),
             seccomp: Seccomp::Default,
+            apparmor: None,
+            init: self.init,
             no_new_privileges: false,
             network: self.network.as_deref().map(Network::parse).transpose()?.unwrap_or_default(),
         };
@@ -435,8 +439,15 @@ fn swap(text: &str, memory: Option<i64>) -> Result<i64, Report> {
 fn security(options: &mut RunOptions, option: &str) -> Result<(), Report> {
     match option.split_once(['=', ':']).map_or((option, ""), |(key, value)| (key, value)) {
         ("seccomp", "unconfined") => options.seccomp = Seccomp::Unconfined,
+        ("seccomp", "builtin") => options.seccomp = Seccomp::Builtin,
+        ("seccomp", name) if !name.is_empty() => {
+            let text = std::fs::read(name)
+                .map_err(|error| Report::usage(format!("cannot read the seccomp profile {name}: {error}"), None))?;
+            options.seccomp = Seccomp::Profile { name: name.to_owned(), text };
+        }
         // Without a profile of ours nothing is to be taken off.
-        ("apparmor", "unconfined") => {}
+        ("apparmor", "unconfined") => options.apparmor = None,
+        ("apparmor", profile) if !profile.is_empty() => options.apparmor = Some(profile.to_owned()),
         ("no-new-privileges", "" | "true") => options.no_new_privileges = true,
         ("no-new-privileges", "false") => options.no_new_privileges = false,
         _ => return Err(Report::usage(format!("--security-opt {option:?} is not supported yet"), None)),

@@ -9,6 +9,7 @@ mod containers;
 mod demo;
 mod explain;
 mod images;
+mod init;
 mod pull;
 mod report;
 mod table;
@@ -35,7 +36,11 @@ fn main() {
         "hull-oci" | "runc" => {
             Err(Report::usage("the OCI verbs are not supported yet", Some("use `hull run --rootfs`")))
         }
-        _ => hull(Cli::parse()),
+        "hull-init" => Ok(init::init(std::env::args_os().skip(1).collect())),
+        _ => match Cli::try_parse() {
+            Ok(cli) => hull(cli),
+            Err(error) => Report::of_arguments(&error).map(|()| 0),
+        },
     };
     std::process::exit(status.unwrap_or_else(|report| report.tell()));
 }

@@ -24,6 +24,17 @@ impl Report {
         Self { code, ..self }
     }
 
+    /// What clap has to say: the help that was asked for, which is told, or a mistake.
+    pub fn of_arguments(error: &clap::Error) -> Result<(), Self> {
+        if error.exit_code() == 0 {
+            // Nobody may be reading any more.
+            let _ = error.print();
+            return Ok(());
+        }
+        let text = error.render().to_string();
+        Err(Self::usage(text.strip_prefix("error: ").unwrap_or(&text), None))
+    }
+
     /// Writes it to standard error; gives the exit status.
     pub fn tell(&self) -> i32 {
         eprintln!("hull: {}", self.message.trim_end());

@@ -24,6 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::init;
 use crate::join;
+use crate::lsm;
 use crate::mounts;
 use crate::plan::Plan;
 
@@ -68,6 +69,9 @@ pub struct Created {
 /// The step that failed, in the parent or in the child. Nothing is left then: the child is dead and reaped, and what
 /// it had made went with its namespaces.
 pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
+    if let Some(profile) = &plan.apparmor {
+        lsm::check(profile)?;
+    }
     trace::stage(
         "open what the host lends",
         "Bind sources are host paths. They are opened now, as detached copies, while the host's tree is still in view.",

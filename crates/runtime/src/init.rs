@@ -19,6 +19,7 @@ use crate::devices;
 use crate::diagnose;
 use crate::error::{Doing, Error, Result};
 use crate::join::{self, Joins};
+use crate::lsm;
 use crate::mounts::{self, Sources};
 use crate::plan::{MountStep, Plan, Running, What};
 
@@ -49,7 +50,10 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     }
 
     let root = enter_root_mount(inputs.root)?;
-    let proc = if plan.sysctl.is_empty() { None } else { Some(private_proc()?) };
+    let proc = match plan.sysctl.is_empty() && plan.apparmor.is_none() {
+        true => None,
+        false => Some(private_proc()?),
+    };
     let view = inputs.cgroup.view();
 
     // The parent joins this process to its groups meanwhile; the cgroup namespace and its mounts wait for that.
@@ -89,7 +93,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     mounts::target(&root, &plan.cwd, true).doing(|| format!("make the working directory {}", plan.cwd.display()))?;
     enter_root(&root, plan)?;
     name_it(plan)?;
-    if let Some(proc) = proc {
+    if let Some(proc) = &proc {
         set_sysctls(plan, proc.as_fd())?;
     }
 
@@ -121,7 +125,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
             return Ok(());
         }
     }
-    execute(plan)
+    execute(plan, proc.as_ref())
 }
 
 /// In a user namespace the process is nobody until its parent has said who is who, and then it is root inside.
@@ -366,7 +370,7 @@ fn enter_cwd(plan: &Plan) -> Result<()> {
 }
 
 /// The last steps, with as little between them as possible, and then the command.
-fn execute(plan: &Plan) -> Result<()> {
+fn execute(plan: &Plan, proc: Option<&OwnedFd>) -> Result<()> {
     let filter = |when: &'static str| -> Result<()> {
         let Some(program) = &plan.seccomp else { return Ok(()) };
         trace::stage("filter the system calls", when);
@@ -377,6 +381,9 @@ fn execute(plan: &Plan) -> Result<()> {
     signal::default_actions();
     signal::unblock_all().doing(|| "unblock signals".to_owned())?;
     let candidates = diagnose::candidates(plan);
+    if let (Some(profile), Some(proc)) = (&plan.apparmor, proc) {
+        lsm::label_exec(proc.as_fd(), profile)?;
+    }
     if plan.no_new_privs {
         cred::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
         limit_capabilities(plan)?;

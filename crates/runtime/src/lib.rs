@@ -15,6 +15,7 @@ mod error;
 mod idmap;
 mod init;
 mod join;
+mod lsm;
 mod mounts;
 pub mod options;
 pub mod plan;

@@ -66,13 +66,15 @@ pub(crate) fn perform(root: &Root, step: &MountStep, source: Option<&OwnedFd>) -
     match (&step.what, source) {
         (What::Filesystem { kind, source }, _) => filesystem(root, step, kind, source.as_deref()),
         (What::Remount { bind }, _) => remount(root, step, *bind),
-        (_, Some(tree)) => {
+        (What::Bind { source, .. }, Some(tree)) => {
+            let doing = || format!("mount {} at {}", source.display(), step.destination.display());
             let folder = is_folder(tree.as_fd()).doing(doing)?;
             let target = target(root, &step.destination, folder).doing(doing)?;
-            mount::attach(tree.as_fd(), target.as_fd()).doing(doing)?;
+            refuse_inside_proc(step, target.as_fd(), fs::is_procfs(tree.as_fd()).doing(doing)?)?;
+            mount::attach(tree.as_fd(), target.as_fd()).map_err(|error| unlike(doing(), error, folder, &target))?;
             tree.try_clone().map_err(|error| Error::setup(doing(), error))
         }
-        (_, None) => Err(Error::invalid(doing(), "there is no source")),
+        _ => Err(Error::invalid(doing(), "there is no source")),
     }
 }
 
@@ -83,6 +85,7 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
     let mut options = step.options.data.clone();
     let mut attributes = MountAttrFlags::from_bits_retain(step.options.set as u32);
     let target = target(root, &step.destination, true).doing(doing)?;
+    refuse_inside_proc(step, target.as_fd(), kind == c"proc")?;
     let has_mode = options.iter().any(|(key, _)| key.as_c_str() == c"mode");
     if kind == c"tmpfs" && !has_mode {
         // It looks like the folder that it covers, as with runc: the image's /tmp stays everybody's.
@@ -138,9 +141,9 @@ fn remount(root: &Root, step: &MountStep, bind: bool) -> Result<OwnedFd> {
     Ok(there)
 }
 
-/// /proc and /sys hold what the kernel trusts: an image that has a link there wants them elsewhere.
+/// /proc, /sys and /dev are what programs trust: an image that has a link there wants them elsewhere.
 fn refuse_special_target(root: &Root, step: &MountStep, kind: &CStr) -> Result<()> {
-    if kind != c"proc" && kind != c"sysfs" {
+    if kind != c"proc" && kind != c"sysfs" && step.destination != Path::new("/dev") {
         return Ok(());
     }
     let doing = || format!("mount {}", step.destination.display());
@@ -150,6 +153,43 @@ fn refuse_special_target(root: &Root, step: &MountStep, kind: &CStr) -> Result<(
         Err(error) if error.errno() == Errno::NOENT => Ok(()),
         Err(error) => Err(Error::setup(doing(), error)),
     }
+}
+
+/// What programs like lxcfs put their own files over; runc's list. Each only tells something.
+const COVERABLE: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
+
+/// A mount on a file of /proc would let settings and labels be written to somewhere else (CVE-2019-16884,
+/// CVE-2025-31133). `over` is whether a procfs is what is mounted, which /proc itself may be covered with.
+fn refuse_inside_proc(step: &MountStep, target: BorrowedFd<'_>, over: bool) -> Result<()> {
+    let doing = || format!("mount {}", step.destination.display());
+    let inside = step.destination.strip_prefix("/proc").ok();
+    let coverable = inside.is_some_and(|name| COVERABLE.iter().any(|known| name == Path::new(known)));
+    if coverable || (over && inside == Some(Path::new(""))) || !fs::is_procfs(target).doing(doing)? {
+        return Ok(());
+    }
+    Err(Error::invalid(doing(), "it is inside /proc, which the kernel's own files are to fill"))
+}
+
+/// Why a tree could not be attached: mostly a file was to cover a folder, or the other way round.
+fn unlike(doing: String, error: hull_sys::Error, folder: bool, target: &OwnedFd) -> Error {
+    let cause = match (folder, is_folder(target.as_fd())) {
+        (false, Ok(true)) => "the source is a file and the target is a directory",
+        (true, Ok(false)) => "the source is a directory and the target is a file",
+        _ => return Error::setup(doing, error),
+    };
+    Error::invalid(doing, cause)
 }
 
 fn is_folder(file: BorrowedFd<'_>) -> hull_sys::Result<bool> {

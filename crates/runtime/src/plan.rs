@@ -66,6 +66,8 @@ pub struct Plan {
     pub umask: Option<u32>,
     /// No exec may gain privileges.
     pub no_new_privs: bool,
+    /// The AppArmor profile that the command gets.
+    pub apparmor: Option<CString>,
     /// The system call filter.
     pub seccomp: Option<Program>,
     /// Whether there is a terminal.
@@ -140,6 +142,8 @@ impl Plan {
             groups,
             umask: user.umask(),
             no_new_privs: process.no_new_privileges().unwrap_or(false),
+            apparmor: optional("apply the AppArmor profile", process.apparmor_profile())?
+                .filter(|profile| !profile.is_empty()),
             seccomp,
             terminal: process.terminal().unwrap_or(false),
             cwd: process.cwd().clone(),
@@ -169,11 +173,7 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         fields.push("hooks");
     }
     if let Some(process) = spec.process() {
-        let names: [(&str, bool); 2] = [
-            ("process.apparmorProfile", process.apparmor_profile().is_some()),
-            ("process.consoleSize", process.console_size().is_some()),
-        ];
-        fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
+        fields.extend(process.console_size().is_some().then_some("process.consoleSize"));
     }
     if let Some(linux) = spec.linux() {
         let listens = linux.seccomp().as_ref().is_some_and(|profile| profile.listener_path().is_some());

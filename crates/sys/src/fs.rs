@@ -93,6 +93,16 @@ pub fn fstat(file: BorrowedFd<'_>) -> Result<Stat> {
     stat.ok_or_else(|| crate::Error::new("fstat", "", crate::Errno::IO))
 }
 
+/// Whether `file` is in a procfs, by `fstatfs(2)`.
+pub fn is_procfs(file: BorrowedFd<'_>) -> Result<bool> {
+    let mut magic = 0;
+    call("fstatfs", &[Arg::fd(&file)], || {
+        magic = rustix::fs::fstatfs(file)?.f_type;
+        Ok(())
+    })?;
+    Ok(magic == rustix::fs::PROC_SUPER_MAGIC)
+}
+
 /// `fstatat(2)` without following a symlink at the end.
 pub fn lstatat(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat> {
     let mut stat = None;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::{Built, EtcFile};
+use super::{Built, EtcFile, INIT};
 use crate::options::RunOptions;
 
 fn mount(kind: &str, target: &str, options: &[&str]) -> Built<Mount> {
@@ -27,6 +27,9 @@ pub(super) fn mounts(options: &RunOptions, etc: &[EtcFile]) -> Built<Vec<Mount>>
     ];
     for file in etc {
         all.push(bind(&file.source, file.target, &["rbind", "rprivate"])?);
+    }
+    if options.init {
+        all.push(bind(&"/proc/self/exe".into(), INIT, &["bind", "rprivate", "ro", "nosuid", "nodev"])?);
     }
     for tmpfs in &options.tmpfs {
         let given: Vec<&str> = tmpfs.options.iter().map(String::as_str).collect();

@@ -9,7 +9,7 @@ use super::Built;
 use crate::options::{PIDS_LIMIT, RunOptions};
 
 /// The limits, and which devices may be opened.
-pub(super) fn resources(options: &RunOptions) -> Built<LinuxResources> {
+pub(super) fn resources(options: &RunOptions, counts_swap: bool) -> Built<LinuxResources> {
     let pids = options.pids_limit.unwrap_or(PIDS_LIMIT);
     let mut all = LinuxResourcesBuilder::default()
         .pids(LinuxPidsBuilder::default().limit(pids).build()?)
@@ -19,8 +19,9 @@ pub(super) fn resources(options: &RunOptions) -> Built<LinuxResources> {
         if let Some(limit) = options.memory {
             memory = memory.limit(limit);
         }
-        // Without --memory-swap the kernel's own bound on swap stays.
-        if let Some(swap) = options.memory_swap {
+        // Docker's default: as much swap as memory. Where the kernel does not count it there is no bound to set.
+        let twice = options.memory.filter(|_| counts_swap).map(|limit| limit.saturating_mul(2));
+        if let Some(swap) = options.memory_swap.or(twice) {
             memory = memory.swap(swap);
         }
         all = all.memory(memory.build()?);

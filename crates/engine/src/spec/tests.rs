@@ -20,6 +20,8 @@ fn machine() -> Machine {
     };
     Machine {
         capabilities: caps::ALL,
+        counts_swap: true,
+        kernel: (6, 1),
         masked: profile::MASKED.map(str::to_owned).to_vec(),
         devices: vec![
             device("/dev/loop0", LinuxDeviceType::B, (7, 0), 0o660),

@@ -113,6 +113,18 @@ impl Host {
         Err(Error::invalid(doing, cause).hint("see /proc/cgroups and /proc/self/mountinfo"))
     }
 
+    /// Whether swap can be limited: the kernel can be built, and started, so that it does not count it.
+    pub fn counts_swap(&self) -> bool {
+        let Some(memory) = self.controller("memory") else { return false };
+        if memory.version == Version::V1 {
+            return memory.mount.join("memory.memsw.limit_in_bytes").exists();
+        }
+        // The root group has no limits: any group below it shows whether there is the file.
+        let counts = |group: &Path| group.join("memory.swap.max").exists();
+        let below = || std::fs::read_dir(&memory.mount).into_iter().flatten().flatten();
+        counts(&memory.mount.join(&memory.own)) || below().any(|entry| counts(&entry.path()))
+    }
+
     /// Whether v2 is where the limits are.
     pub fn unified(&self) -> bool {
         self.controller("pids").is_some_and(|hierarchy| hierarchy.version == Version::V2)

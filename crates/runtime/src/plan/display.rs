@@ -65,6 +65,9 @@ impl fmt::Display for Plan {
             writeln!(f, "caps        {name}: {}", if names.is_empty() { "none".into() } else { names.join(" ") })?;
         }
         writeln!(f, "no_new_privs {}", self.no_new_privs)?;
+        if let Some(profile) = &self.apparmor {
+            writeln!(f, "apparmor    {}", show(profile))?;
+        }
         match &self.seccomp {
             Some(program) => writeln!(f, "seccomp     {} instructions", program.filter.len())?,
             None => writeln!(f, "seccomp     unconfined")?,
