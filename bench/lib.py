@@ -1,6 +1,7 @@
 """What the benches share: alternating runs, medians, a Docker daemon and a base image of the bench's own."""
 
 import contextlib
+import glob
 import os
 import shutil
 import statistics
@@ -87,6 +88,7 @@ def folder():
 def dockerd(path):
     """A Docker daemon with all it has below `path`, and no network of its own. Gives the client's first arguments."""
     os.makedirs(path)
+    before = groups()
     host = "unix://" + os.path.join(path, "socket")
     command = ["dockerd", "--data-root", os.path.join(path, "data"), "--exec-root", os.path.join(path, "exec")]
     command += ["-H", host, "--pidfile", os.path.join(path, "pid"), "--bridge", "none", "--iptables=false"]
@@ -115,6 +117,30 @@ def dockerd(path):
             mounts = [line.split(" ")[1] for line in file if line.split(" ")[1].startswith(path + "/")]
         for mount in reversed(mounts):
             subprocess.run(["umount", "-l", mount], check=True)
+        give_back(before)
+
+
+UNIFIED = "/sys/fs/cgroup/unified/cgroup.subtree_control"
+
+
+def groups():
+    """Docker's parent groups, and the controllers that v2 passes on where it stands beside v1."""
+    passed = set()
+    if os.path.exists(UNIFIED):
+        with open(UNIFIED) as file:
+            passed = set(file.read().split())
+    return set(glob.glob("/sys/fs/cgroup/docker") + glob.glob("/sys/fs/cgroup/*/docker")), passed
+
+
+def give_back(before):
+    """Removes what a daemon has left of its groups: a controller in use on v2 cannot be mounted as v1's."""
+    folders, passed = groups()
+    for folder in folders - before[0]:
+        for group, _, _ in os.walk(folder, topdown=False):
+            os.rmdir(group)
+    for controller in passed - before[1]:
+        with open(UNIFIED, "w") as file:
+            file.write("-" + controller)
 
 
 def base():

@@ -4,9 +4,9 @@
 //!
 //! ```text
 //!   parent                           child
-//!   clone3 ------------------------> joins what exists already
-//!   writes id maps, "mapped" ------> root in its user namespace (if it has one of its own)
-//!   joins it to its groups, "go" --> mounts, root, identity
+//!   clone3 ------------------------> joins its groups and what exists already
+//!   what only it may do, "go" -----> (if there is something: id maps, oom_score_adj)
+//!                                    mounts, root, identity
 //!   (terminal) <-------------------- the terminal's other end
 //!   created <----------------------- "ready"        (if it is to wait here)
 //!   "start" -----------------------> seccomp, exec
@@ -80,7 +80,6 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     // A copy of a shared mount is its peer: what is mounted in the container would appear on the host.
     mounts::make_private(inputs.root.as_fd()).doing(|| "take the root file system".to_owned())?;
     let joins = join::open(plan)?;
-    let through = joins.through;
 
     let (ours, theirs) = sync::pair().doing(|| "make the line to the container".to_owned())?;
 
@@ -100,7 +99,7 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     drop(sources);
 
     let mut created = Created { pid, pidfd, terminal: None, waits: inputs.waits, line: ours };
-    match created.bring_up(plan, &inputs, through) {
+    match created.bring_up(plan, &inputs) {
         Ok(()) => Ok(created),
         Err(error) => {
             created.abandon();
@@ -110,27 +109,22 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
 }
 
 impl Created {
-    fn bring_up(&mut self, plan: &Plan, inputs: &Inputs<'_>, through: bool) -> Result<()> {
+    fn bring_up(&mut self, plan: &Plan, inputs: &Inputs<'_>) -> Result<()> {
         if plan.namespaces.new.contains(Namespaces::USER) {
             trace::stage(
                 "say who is who",
                 "In its user namespace the process is root; the mappings say which plain ids that is outside.",
             );
             join::write_id_maps(&plan.namespaces, self.pid)?;
-            self.tell(b"mapped")?;
         } else if plan.namespaces.joins(Namespaces::USER) {
             join::check_id_maps(&plan.namespaces, self.pid)?;
         }
         if let Some(adjustment) = plan.oom_score_adj {
             join::set_oom_score(self.pid, adjustment)?;
         }
-        trace::stage(
-            "join the groups",
-            "The limits are in force before the process may do anything: it waits until it is inside.",
-        );
-        // One that came through another process was not born in its v2 group.
-        inputs.cgroup.attach(self.pid, !through)?;
-        self.tell(b"go")?;
+        if join::waits_for_parent(plan) {
+            self.tell(b"go")?;
+        }
         if matches!(inputs.stdio, Stdio::Terminal) {
             let (message, terminal) = self.hear()?;
             if message != b"terminal" || terminal.is_none() {

@@ -36,10 +36,25 @@ pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joi
 
 /// `Ok` only when the parent has gone away.
 fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: &Line) -> Result<()> {
-    // First, for all that follows happens in them.
+    trace::stage(
+        "join the groups",
+        "The limits are in force before the process does anything else. It moves itself, which no other process has to \
+         wait for; the cgroup namespace is made here because it is rooted where its maker is.",
+    );
+    // One that came through another process was not born in its v2 group.
+    inputs.cgroup.join(!joins.through)?;
+    if plan.namespaces.new.contains(Namespaces::CGROUP) {
+        ns::unshare(Namespaces::CGROUP).doing(|| "root the cgroup view at the container's group".to_owned())?;
+    }
+    // All that follows happens in them.
     join::enter(plan, &joins)?;
     drop(joins);
-    enter_user_namespace(plan, line)?;
+    if join::waits_for_parent(plan) {
+        wait_for_parent(line)?;
+    }
+    if plan.namespaces.has(Namespaces::USER) {
+        join::become_root_inside()?;
+    }
     // Not dumpable: nobody in a namespace that we may share can look into this process before it is the command.
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     process::setsid().doing(|| "start a session".to_owned())?;
@@ -56,25 +71,16 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     };
     let view = inputs.cgroup.view();
 
-    // The parent joins this process to its groups meanwhile; the cgroup namespace and its mounts wait for that.
-    let mut attached = false;
     trace::stage(
         "build the container's tree",
         "Each mount is made detached and moved onto a handle inside the new root, so no link of the image can lead \
          a mount elsewhere.",
     );
     for (step, source) in plan.mounts.iter().zip(&sources) {
-        if step.what == What::Cgroup && !attached {
-            wait_until_attached(plan, line)?;
-            attached = true;
-        }
         match step.what {
             What::Cgroup => cgroup_mount(&root, step, view.as_deref())?,
             _ => drop(mounts::perform(&root, step, source.as_ref())?),
         }
-    }
-    if !attached {
-        wait_until_attached(plan, line)?;
     }
     drop(sources);
     // After all mounts, for a node may belong on one of them.
@@ -109,6 +115,10 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     // After the change of ids, which clears it.
     if plan.die_with_parent {
         cred::die_with_parent().doing(|| "tie the container to its parent".to_owned())?;
+        // It may have died before.
+        if line.is_closed().doing(|| "look for the parent".to_owned())? {
+            return Ok(());
+        }
     }
     enter_cwd(plan)?;
     for (number, file) in stdio.iter().enumerate() {
@@ -128,15 +138,13 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     execute(plan, proc.as_ref())
 }
 
-/// In a user namespace the process is nobody until its parent has said who is who, and then it is root inside.
-fn enter_user_namespace(plan: &Plan, line: &Line) -> Result<()> {
-    if plan.namespaces.new.contains(Namespaces::USER) {
-        let (message, _) = line.receive().doing(|| "wait for the mappings of ids".to_owned())?;
-        if message != b"mapped" {
-            process::exit_now(0);
-        }
+/// Whatever it does for us is done when it says so. If it is gone, so are we.
+fn wait_for_parent(line: &Line) -> Result<()> {
+    let (message, _) = line.receive().doing(|| "wait for the parent".to_owned())?;
+    if message != b"go" {
+        process::exit_now(0);
     }
-    if plan.namespaces.has(Namespaces::USER) { join::become_root_inside() } else { Ok(()) }
+    Ok(())
 }
 
 /// Attaches the root's detached mount in this mount namespace, where nobody outside can see it.
@@ -164,17 +172,6 @@ fn private_proc() -> Result<OwnedFd> {
     let proc = mount::new_filesystem(c"proc", None, &[], MountAttrFlags::empty()).doing(doing)?;
     mount::move_mount(proc.as_fd(), c"", CWD, c"/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).doing(doing)?;
     Ok(proc)
-}
-
-fn wait_until_attached(plan: &Plan, line: &Line) -> Result<()> {
-    let (message, _) = line.receive().doing(|| "wait for the control groups".to_owned())?;
-    if message != b"go" {
-        process::exit_now(0);
-    }
-    if plan.namespaces.new.contains(Namespaces::CGROUP) {
-        ns::unshare(Namespaces::CGROUP).doing(|| "root the cgroup view at the container's group".to_owned())?;
-    }
-    Ok(())
 }
 
 /// v2: the unified view. v1: a tmpfs with one mount for each hierarchy that the container is in.

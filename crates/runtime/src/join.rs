@@ -219,6 +219,11 @@ pub(crate) fn enter(plan: &Plan, joins: &Joins) -> Result<()> {
     Ok(())
 }
 
+/// Whether the parent has something to do for the child that has to be done first.
+pub(crate) fn waits_for_parent(plan: &Plan) -> bool {
+    plan.namespaces.has(Namespaces::USER) || plan.oom_score_adj.is_some()
+}
+
 /// Writes who is who in the new user namespace of process `pid`. The parent's to do: only it has rights over the ids
 /// outside.
 pub(crate) fn write_id_maps(namespaces: &Isolation, pid: i32) -> Result<()> {

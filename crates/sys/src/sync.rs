@@ -4,6 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
@@ -65,6 +66,18 @@ impl Line {
             Ok(answer.bytes)
         })?;
         Ok((buffer, received))
+    }
+
+    /// Whether the other side is gone: nobody holds its end any more.
+    pub fn is_closed(&self) -> Result<bool> {
+        let mut hung_up = false;
+        call("poll", &[Arg::fd(&self.0), Arg::Text("POLLHUP"), Arg::Int(0)], || {
+            let mut polled = [PollFd::new(&self.0, PollFlags::empty())];
+            let count = rustix::io::retry_on_intr(|| poll(&mut polled, Some(&Timespec::default())))?;
+            hung_up = polled[0].revents().contains(PollFlags::HUP);
+            Ok(count)
+        })?;
+        Ok(hung_up)
     }
 }
 

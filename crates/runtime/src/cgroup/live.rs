@@ -118,14 +118,17 @@ impl Cgroup {
         self.groups.iter().find(|group| group.hierarchy.version == Version::V2).map(|group| group.folder.as_fd())
     }
 
-    /// Puts a process into all groups; one that was born in the v2 group is there already.
-    pub fn attach(&self, pid: i32, born_inside: bool) -> Result<()> {
-        let pid = pid.to_string();
-        let missing = |group: &&Group| !born_inside || group.hierarchy.version == Version::V1;
-        for group in self.groups.iter().filter(missing) {
-            group.set("cgroup.procs", &pid)?;
-        }
-        Ok(())
+    /// Puts this process, which has one thread, into all groups; one that was born in the v2 group is there already.
+    ///
+    /// 0 is whoever writes it. A thread that moves itself alone takes no lock; every other write waits now and then for a
+    /// grace period, 6 to 24 ms, because it stops all forks of the machine (`cgroup_procs_write_start` in the kernel's
+    /// `cgroup.c`). v2 has no such way: there it is the clone that joins.
+    pub fn join(&self, born_inside: bool) -> Result<()> {
+        self.groups.iter().try_for_each(|group| match group.hierarchy.version {
+            Version::V1 => group.set("tasks", "0"),
+            Version::V2 if born_inside => Ok(()),
+            Version::V2 => group.set("cgroup.procs", "0"),
+        })
     }
 
     /// What a cgroup mount of the container shows: the v1 hierarchies it is in, or `None` for the unified one.
