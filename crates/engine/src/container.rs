@@ -22,7 +22,7 @@ use crate::json::{self, Survives};
 use crate::names;
 use crate::run::Engine;
 
-const RECORD: &str = "container.json";
+pub(crate) const RECORD: &str = "container.json";
 const EXIT: &str = "exit.json";
 
 /// What a container was made of. It does not change.

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 
+use crate::container::RECORD;
 use crate::error::{Error, Result};
-use crate::json::{self, Survives};
+use crate::json;
 use crate::spec::EtcFile;
 
-const GROUPS: &str = "groups.json";
+const LOCK: &str = "lock";
 /// The files that a container has of its own in /etc: their names in its folder, and where they appear.
 pub(crate) const ETC: [(&str, &str); 3] =
     [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")];
@@ -24,7 +25,7 @@ pub(crate) const ETC: [(&str, &str); 3] =
 pub struct Folder {
     id: String,
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -40,7 +41,7 @@ impl Folder {
             loop {
                 builder.create(&path)?;
                 // Somebody who repairs may take the folder for an abandoned one until the lock is there: then again.
-                match File::create(path.join("lock")) {
+                match File::create(path.join(LOCK)) {
                     Err(error) if error.kind() == ErrorKind::NotFound => continue,
                     Err(error) => return Err(error),
                     Ok(lock) if lock_now(&lock) && lock.metadata()?.nlink() > 0 => return Ok(lock),
@@ -50,7 +51,7 @@ impl Folder {
         };
         let lock =
             make().map_err(|error| Error::host(format!("make the container's folder {}", path.display()), error))?;
-        Ok(Self { id: id.to_owned(), path, _lock: lock })
+        Ok(Self { id: id.to_owned(), path, lock })
     }
 
     /// The container's id.
@@ -79,16 +80,24 @@ impl Folder {
     }
 
     /// Says which control groups will be the container's, before there are any: whoever clears up after a kill may
-    /// stand elsewhere in the tree of groups and would look for them in the wrong place.
+    /// stand elsewhere in the tree of groups and would look for them in the wrong place. They are what the lock's own file
+    /// says, in one write.
     pub(crate) fn write_groups(&self, groups: &[PathBuf]) -> Result<()> {
-        json::write(&self.path, GROUPS, &groups, Survives::Processes)
+        let text = serde_json::to_vec(groups).map_err(std::io::Error::from);
+        let written = text.and_then(|text| (&self.lock).write_all(&text));
+        written.map_err(|error| Error::host(format!("write {}", self.path.join(LOCK).display()), error))
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed is what `system check` is for.
-        let _ = fs::remove_dir_all(&self.path);
+        // Mostly these are all there is, and then nobody has to list the folder. The lock stays to the last.
+        let names = ETC.map(|(name, _)| name).into_iter().chain([RECORD, LOCK]);
+        names.for_each(|name| drop(fs::remove_file(self.path.join(name))));
+        if fs::remove_dir(&self.path).is_err() {
+            // What cannot be removed is what `system check` is for.
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -112,13 +121,13 @@ pub(crate) fn ids(runroot: &Path) -> Result<Vec<String>> {
 
 /// The control groups of the container `id`, there or not.
 pub(crate) fn groups(runroot: &Path, id: &str) -> Result<Vec<PathBuf>> {
-    Ok(json::read(&path(runroot, id), GROUPS)?.unwrap_or_default())
+    Ok(json::read(&path(runroot, id), LOCK)?.unwrap_or_default())
 }
 
 /// Whether a living process holds the folder's lock.
 pub(crate) fn is_held(runroot: &Path, id: &str) -> bool {
     // Writable, which an exclusive record lock asks for.
-    let lock = File::options().write(true).open(path(runroot, id).join("lock"));
+    let lock = File::options().write(true).open(path(runroot, id).join(LOCK));
     lock.is_ok_and(|lock| !lock_now(&lock))
 }
 
@@ -127,7 +136,7 @@ pub(crate) fn is_held(runroot: &Path, id: &str) -> bool {
 pub(crate) fn remove_abandoned(runroot: &Path, id: &str) -> Result<bool> {
     let path = path(runroot, id);
     let doing = || format!("remove {}", path.display());
-    let lock = match File::options().write(true).create(true).truncate(false).open(path.join("lock")) {
+    let lock = match File::options().write(true).create(true).truncate(false).open(path.join(LOCK)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
         other => other.map_err(|error| Error::host(doing(), error))?,
     };

@@ -60,6 +60,10 @@ pub fn masked() -> Vec<String> {
 
 /// The `thermal_throttle` folders below `processors`; virtual machines have none.
 fn thermal_throttles(processors: &std::path::Path) -> Vec<String> {
+    // Processors have them all or none, and the first is always there.
+    if !processors.join("cpu0/thermal_throttle").is_dir() {
+        return Vec::new();
+    }
     let Ok(entries) = std::fs::read_dir(processors) else { return Vec::new() };
     let mut all: Vec<String> = entries
         .flatten()

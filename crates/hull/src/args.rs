@@ -33,7 +33,9 @@ const RUN_USAGE: &str = "hull run [OPTIONS] IMAGE [COMMAND]...\n       \
     hull run [OPTIONS] --rootfs DIR [--] COMMAND...\n       \
     hull run [OPTIONS] -f DOCKERFILE [-C DIR] [--] [COMMAND]...";
 
+// Only the verb that is called is built.
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),

@@ -44,6 +44,8 @@ impl Cgroup {
         for hierarchy in place.hierarchies(host, writes) {
             cgroup.make(hierarchy, place)?;
         }
+        // Device lines are many, and all go to the same two files.
+        let mut open: Option<(&str, OwnedFd)> = None;
         for write in writes {
             let group = cgroup.group(host, write)?;
             let unified = group.hierarchy.version == Version::V2;
@@ -53,8 +55,15 @@ impl Cgroup {
             if unified && !write.controller.is_empty() {
                 group.enable(&write.controller)?;
             }
-            group.set(&write.file, &write.value)?;
+            let file = match open.take() {
+                Some((name, file)) if name == write.file && write.controller == "devices" => file,
+                _ => group.open(&write.file).map_err(|error| group.refused(&write.file, &write.value, error))?,
+            };
+            fs::write(file.as_fd(), write.value.as_bytes())
+                .map_err(|error| group.refused(&write.file, &write.value, error))?;
+            open = Some((&write.file, file));
         }
+        drop(open);
         cgroup.guard_devices(writes)?;
         Ok(cgroup)
     }
@@ -281,11 +290,18 @@ impl Drop for Cgroup {
 
 impl Group {
     fn set(&self, file: &str, value: &str) -> Result<()> {
+        let written = self.open(file).and_then(|open| fs::write(open.as_fd(), value.as_bytes()));
+        written.map_err(|error| self.refused(file, value, error))
+    }
+
+    fn open(&self, file: &str) -> hull_sys::Result<OwnedFd> {
         let name = CString::new(file).unwrap_or_default();
-        fs::write_file(self.folder.as_fd(), &name, value.as_bytes()).map_err(|error| {
-            let doing = format!("write {value:?} to {}", self.path.join(file).display());
-            Error::setup(doing, error).hint(advice(file))
-        })
+        fs::openat(self.folder.as_fd(), &name, OFlags::WRONLY | OFlags::NOFOLLOW, 0)
+    }
+
+    fn refused(&self, file: &str, value: &str, error: hull_sys::Error) -> Error {
+        let doing = format!("write {value:?} to {}", self.path.join(file).display());
+        Error::setup(doing, error).hint(advice(file))
     }
 
     fn get(&self, file: &str) -> Result<String> {
