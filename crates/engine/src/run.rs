@@ -126,6 +126,10 @@ pub fn contain(folder: &Folder, root: OwnedFd, options: &RunOptions, streams: &m
     created.start()?;
     let ended = streams.until_end(&created)?;
     drop(created);
+    trace::stage(
+        "clear up",
+        "With the last process the kernel takes down the namespaces and the mounts in them; only what has a name is left.",
+    );
     group.remove()?;
     Ok(ended)
 }

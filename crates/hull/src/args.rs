@@ -102,7 +102,7 @@ pub enum SystemCommand {
     },
 }
 
-/// The flags of `hull build`.
+// The flags of `hull build`.
 #[derive(Args)]
 pub struct BuildArgs {
     /// The Dockerfile, relative to the current folder; DIR/Dockerfile if not given
@@ -186,7 +186,7 @@ pub enum Wanted {
     Build(Box<BuildOptions>),
 }
 
-/// The flags of `hull run`; the meaning of their values is in `hull_engine::options`.
+// The flags of `hull run`; the meaning of their values is in `hull_engine::options`.
 #[derive(Args)]
 pub struct RunArgs {
     /// Print help
@@ -303,7 +303,7 @@ pub struct RunArgs {
     command: Vec<String>,
 }
 
-/// Docker's flags that hull does not have yet: known, so that each is an error which says so.
+// Docker's flags that hull does not have yet: known, so that each is an error which says so.
 #[derive(Args)]
 struct Later {
     #[arg(short, long, hide = true)]

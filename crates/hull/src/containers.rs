@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::report::Report;
 use crate::table;
 
-/// What `hull ps` is to show.
+// What `hull ps` is to show.
 #[derive(clap::Args)]
 pub struct PsArgs {
     /// Also those that have ended

@@ -19,7 +19,7 @@ use crate::explain::Explain;
 use crate::report::Report;
 use crate::verify::{Expect, Facts, Most, SCHEMA, Told, namespace_inode};
 
-/// The flags of `hull demo`: what its container is asked to be.
+// The flags of `hull demo`: what its container is asked to be.
 #[derive(clap::Args)]
 pub struct DemoArgs {
     /// Host name

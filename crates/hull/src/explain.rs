@@ -5,7 +5,9 @@ mod json;
 mod text;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use hull_sys::trace::{Event, Role};
@@ -56,24 +58,32 @@ impl fmt::Display for Explain {
 }
 
 impl Explain {
-    /// Takes the log and tells it.
+    /// Does `what` and tells how, also if it fails: what was done until then is what a reader needs most.
     ///
     /// # Errors
-    /// The file cannot be written, or the log had no room for all events.
-    pub fn write(&self) -> Result<(), Report> {
+    /// Those of `what`. The file cannot be made, and then nothing was done; or not be written, or the log had no room for
+    /// all events.
+    pub fn around(&self, what: impl FnOnce() -> Result<i32, Report>) -> Result<i32, Report> {
+        let unwritten = |path: &Path, error| Report::usage(format!("cannot write {}: {error}", path.display()), None);
+        let file = self.file.as_deref().map(|path| File::create(path).map_err(|error| unwritten(path, error)));
+        let file = file.transpose()?;
+        hull_sys::trace::enable()
+            .map_err(|error| Report::usage(format!("cannot make room for --explain: {error}"), None))?;
+        let result = what();
         let (events, dropped) = hull_sys::trace::drain();
         let told = match self.format {
             Format::Text => text::render(&events),
             Format::Json => json::render(&events),
             Format::Html => html::render(&events),
         };
-        match &self.file {
-            None => eprint!("{told}"),
-            Some(file) => std::fs::write(file, told)
-                .map_err(|error| Report::usage(format!("cannot write {}: {error}", file.display()), None))?,
+        match (file, &self.file) {
+            (Some(mut file), Some(path)) => {
+                file.write_all(told.as_bytes()).map_err(|error| unwritten(path, error))?;
+            }
+            _ => eprint!("{told}"),
         }
         match dropped {
-            0 => Ok(()),
+            0 => result,
             count => Err(Report::usage(format!("the explanation lacks {count} events: there was no room"), None)),
         }
     }

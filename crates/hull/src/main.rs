@@ -160,13 +160,10 @@ fn perform(engine: &Engine, options: &BuildOptions, quiet: bool) -> Result<Strin
 
 /// Does `what`, and tells how if that was asked for.
 fn explained(explain: Option<&Explain>, what: impl FnOnce() -> Result<i32, Report>) -> Result<i32, Report> {
-    let Some(explain) = explain else { return what() };
-    hull_sys::trace::enable()
-        .map_err(|error| Report::usage(format!("cannot make room for --explain: {error}"), None))?;
-    let result = what();
-    // What was done until a failure is what a reader needs most then.
-    explain.write()?;
-    result
+    match explain {
+        Some(explain) => explain.around(what),
+        None => what(),
+    }
 }
 
 fn system_check(engine: &Engine, repair: bool) -> Result<i32, Report> {

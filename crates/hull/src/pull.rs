@@ -14,7 +14,7 @@ use hull_registry::{Credentials, PullOptions, Pulled, Registries};
 use crate::report::Report;
 use crate::table::escape;
 
-/// How registries are used; podman's flags.
+// How registries are used; podman's flags.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RegistryArgs {
     /// Demand valid certificates of registries (the default), or with =false do without
@@ -59,7 +59,7 @@ pub fn credentials(text: &str) -> Result<Credentials, Report> {
     Credentials::parse(text).ok_or_else(|| Report::usage("--creds is USER:PASSWORD", None))
 }
 
-/// The flags of `hull pull`.
+// The flags of `hull pull`.
 #[derive(Args)]
 pub struct PullArgs {
     /// Tell nothing but the image's name

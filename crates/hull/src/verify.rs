@@ -24,7 +24,7 @@ pub use expect::{Check, Expect, Most, line};
 pub use facts::{Facts, namespace_inode};
 pub use show::{Row, sections};
 
-/// The flags of `hull verify`.
+// The flags of `hull verify`.
 #[derive(clap::Args)]
 pub struct VerifyArgs {
     #[command(flatten)]

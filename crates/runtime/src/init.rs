@@ -55,6 +55,11 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     if plan.namespaces.has(Namespaces::USER) {
         join::become_root_inside()?;
     }
+    trace::stage(
+        "stand alone",
+        "Nobody may look into the process before it is the command, no terminal but its own can signal it, and a new \
+         network has one interface, which is down.",
+    );
     // Not dumpable: nobody in a namespace that we may share can look into this process before it is the command.
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     process::setsid().doing(|| "start a session".to_owned())?;
@@ -330,14 +335,13 @@ fn give_stdio(plan: &Plan, stdio: &[OwnedFd; 3]) -> Result<()> {
 
 fn become_user(plan: &Plan) -> Result<()> {
     let doing = || "become the user".to_owned();
-    for capability in 0..64 {
-        match cred::has_bounding(capability) {
+    for capability in (0..64).filter(|capability| plan.caps.bounding >> capability & 1 == 0) {
+        match cred::drop_bounding(capability) {
             // The first number that the kernel does not know ends the list.
-            Err(_) => break,
-            Ok(true) if plan.caps.bounding >> capability & 1 == 0 => {
-                cred::drop_bounding(capability).doing(|| "limit the capabilities".to_owned())?;
-            }
-            Ok(_) => {}
+            Err(error) if error.errno() == Errno::INVAL => break,
+            // Without the right to drop any it is enough that it is not there.
+            Err(error) if error.errno() == Errno::PERM && matches!(cred::has_bounding(capability), Ok(false)) => {}
+            other => other.doing(|| "limit the capabilities".to_owned())?,
         }
     }
     // The permitted set must outlive the change of ids: it still loads the filter and sets the final sets below.

@@ -111,6 +111,8 @@ pub(crate) enum Arg<'a> {
     Text(&'a str),
     /// A flags type of rustix: its `Debug` form is `Type(A | B)`.
     Flags(&'a dyn fmt::Debug),
+    /// One whose names lack what the kernel's begin with.
+    Prefixed(&'static str, &'a dyn fmt::Debug),
     List(&'a [CString]),
     Show(&'a dyn fmt::Display),
 }
@@ -138,11 +140,8 @@ impl fmt::Display for Arg<'_> {
             Arg::Fd(fd) => write!(f, "{fd}"),
             Arg::Str(bytes) => quoted(f, bytes),
             Arg::Text(text) => f.write_str(text),
-            Arg::Flags(flags) => {
-                let text = format!("{flags:?}");
-                let inner = text.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(&text);
-                f.write_str(if inner == "0x0" { "0" } else { inner })
-            }
+            Arg::Flags(flags) => named(f, "", *flags),
+            Arg::Prefixed(prefix, flags) => named(f, prefix, *flags),
             Arg::List(list) => {
                 f.write_str("[")?;
                 for (n, item) in list.iter().enumerate() {
@@ -160,6 +159,20 @@ impl fmt::Display for Arg<'_> {
             Arg::Show(value) => value.fmt(f),
         }
     }
+}
+
+/// The names of flags, as strace joins them; what has no name is its number.
+fn named(f: &mut fmt::Formatter<'_>, prefix: &str, flags: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{flags:?}");
+    let inner = text.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(&text);
+    if inner == "0x0" {
+        return f.write_str("0");
+    }
+    for (n, name) in inner.split(" | ").enumerate() {
+        let number = name.starts_with(|c: char| c.is_ascii_digit());
+        write!(f, "{}{}{name}", if n > 0 { "|" } else { "" }, if number { "" } else { prefix })?;
+    }
+    Ok(())
 }
 
 fn quoted(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
@@ -248,5 +261,7 @@ mod tests {
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         assert_eq!(Arg::Flags(&flags).to_string(), "MOVE_MOUNT_F_EMPTY_PATH");
         assert_eq!(Arg::Flags(&rustix::mount::MoveMountFlags::empty()).to_string(), "0");
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+        assert_eq!(Arg::Prefixed("O_", &flags).to_string(), "O_WRONLY|O_CLOEXEC");
     }
 }

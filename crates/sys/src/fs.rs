@@ -14,7 +14,7 @@ use crate::call::{Arg, Result, call};
 /// `openat(2)`; close-on-exec is always set.
 pub fn openat(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC;
-    call("openat", &[Arg::fd(&dir), Arg::cstr(path), Arg::Flags(&flags), Arg::Mode(mode)], || {
+    call("openat", &[Arg::fd(&dir), Arg::cstr(path), Arg::Prefixed("O_", &flags), Arg::Mode(mode)], || {
         rustix::io::retry_on_intr(|| rustix::fs::openat(dir, path, flags, Mode::from_raw_mode(mode)))
     })
 }
@@ -28,8 +28,8 @@ pub fn mkdirat(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()> {
 
 /// `unlinkat(2)`; with `folder` as `rmdir(2)`.
 pub fn unlinkat(dir: BorrowedFd<'_>, path: &CStr, folder: bool) -> Result<()> {
-    let flags = if folder { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-    call("unlinkat", &[Arg::fd(&dir), Arg::cstr(path), Arg::Flags(&flags)], || rustix::fs::unlinkat(dir, path, flags))
+    let (flags, shown) = if folder { (AtFlags::REMOVEDIR, "AT_REMOVEDIR") } else { (AtFlags::empty(), "0") };
+    call("unlinkat", &[Arg::fd(&dir), Arg::cstr(path), Arg::Text(shown)], || rustix::fs::unlinkat(dir, path, flags))
 }
 
 /// `symlinkat(2)`: `path` in `dir` becomes a link that says `target`.
@@ -49,10 +49,21 @@ pub fn linkat(from: BorrowedFd<'_>, from_path: &CStr, to: BorrowedFd<'_>, to_pat
 /// `mknodat(2)` of a device, FIFO or socket.
 pub fn mknodat(dir: BorrowedFd<'_>, path: &CStr, kind: FileType, mode: u32, device: (u32, u32)) -> Result<()> {
     let number = format!("makedev({}, {})", device.0, device.1);
-    call("mknodat", &[Arg::fd(&dir), Arg::cstr(path), Arg::Flags(&kind), Arg::Mode(mode), Arg::Text(&number)], || {
-        let device = rustix::fs::makedev(device.0, device.1);
-        rustix::fs::mknodat(dir, path, kind, Mode::from_raw_mode(mode), device)
-    })
+    let of_kind = match kind {
+        FileType::CharacterDevice => "S_IFCHR",
+        FileType::BlockDevice => "S_IFBLK",
+        FileType::Fifo => "S_IFIFO",
+        FileType::Socket => "S_IFSOCK",
+        _ => "S_IFREG",
+    };
+    call(
+        "mknodat",
+        &[Arg::fd(&dir), Arg::cstr(path), Arg::Text(of_kind), Arg::Mode(mode), Arg::Text(&number)],
+        || {
+            let device = rustix::fs::makedev(device.0, device.1);
+            rustix::fs::mknodat(dir, path, kind, Mode::from_raw_mode(mode), device)
+        },
+    )
 }
 
 /// `renameat2(2)` without flags.

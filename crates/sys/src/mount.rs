@@ -117,7 +117,7 @@ impl fmt::Display for MountAttr {
         write!(f, "{{set={}, clear={}", Attributes(self.set), Attributes(self.clear))?;
         if self.propagation != 0 {
             let flags = MountPropagationFlags::from_bits_retain(self.propagation as u32);
-            write!(f, ", propagation={}", Arg::Flags(&flags))?;
+            write!(f, ", propagation={}", Arg::Prefixed("MS_", &flags))?;
         }
         if self.userns_fd != 0 {
             write!(f, ", userns_fd={}", self.userns_fd)?;
@@ -162,13 +162,14 @@ pub fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, recursive: bool, attr: Mo
 /// # Errors
 /// `mount(2)`'s.
 pub fn set_propagation(path: &CStr, flags: MountPropagationFlags) -> Result<()> {
-    let args = [Arg::Text("NULL"), Arg::cstr(path), Arg::Text("NULL"), Arg::Flags(&flags), Arg::Text("NULL")];
+    let args =
+        [Arg::Text("NULL"), Arg::cstr(path), Arg::Text("NULL"), Arg::Prefixed("MS_", &flags), Arg::Text("NULL")];
     call("mount", &args, || rustix::mount::mount_change(path, flags))
 }
 
 /// `umount2(2)`.
 pub fn umount2(path: &CStr, flags: UnmountFlags) -> Result<()> {
-    call("umount2", &[Arg::cstr(path), Arg::Flags(&flags)], || rustix::mount::unmount(path, flags))
+    call("umount2", &[Arg::cstr(path), Arg::Prefixed("MNT_", &flags)], || rustix::mount::unmount(path, flags))
 }
 
 /// `pivot_root(2)`.

@@ -1,6 +1,7 @@
 //! Processes: exec, the descriptors that stand for them, their limits, what they inherit, and how they end.
 
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
@@ -100,7 +101,7 @@ pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>> {
         options |= WaitIdOptions::NOHANG;
     }
     let mut status = None;
-    call("waitid", &[Arg::Text("P_PIDFD"), Arg::fd(&pidfd), Arg::Flags(&options)], || {
+    call("waitid", &[Arg::Text("P_PIDFD"), Arg::fd(&pidfd), Arg::Prefixed("W", &options)], || {
         let answer = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd), options))?;
         status = answer.and_then(|answer| match (answer.exit_status(), answer.terminating_signal()) {
             (Some(status), _) => Some(Ended::Exited(status)),
@@ -135,9 +136,25 @@ pub fn reap_any() -> Result<Option<(i32, Ended)>> {
 /// `prlimit(2)` on this process. `None` is `RLIM_INFINITY`.
 pub fn setrlimit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<()> {
     let limit = Rlimit { current: soft, maximum: hard };
-    call("prlimit64", &[Arg::Int(0), Arg::Flags(&resource), Arg::Flags(&limit), Arg::Text("NULL")], || {
-        rustix::process::setrlimit(resource, limit)
-    })
+    let args = [Arg::Int(0), Arg::Show(&OfKind(resource)), Arg::Show(&Limits(soft, hard)), Arg::Text("NULL")];
+    call("prlimit64", &args, || rustix::process::setrlimit(resource, limit))
+}
+
+struct OfKind(Resource);
+
+impl fmt::Display for OfKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RLIMIT_{}", format!("{:?}", self.0).to_uppercase())
+    }
+}
+
+struct Limits(Option<u64>, Option<u64>);
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |limit: Option<u64>| limit.map_or("RLIM64_INFINITY".to_owned(), |limit| limit.to_string());
+        write!(f, "{{rlim_cur={}, rlim_max={}}}", shown(self.0), shown(self.1))
+    }
 }
 
 /// `setsid(2)`.

@@ -43,7 +43,7 @@ pub mod line {
     }
 }
 
-/// The flags of `hull verify` that say what should hold.
+// The flags of `hull verify` that say what should hold.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Expect {
     /// The host name is NAME
