@@ -54,9 +54,10 @@ else
 demo-base: build
 endif
 
-install: build ## bin/hull and bin/hull-oci under PREFIX (/usr/local)
+install: build ## bin/hull, bin/hull-oci, man pages and shell completions under PREFIX (/usr/local)
 	install -D -m 755 bin/hull $(DESTDIR)$(PREFIX)/bin/hull
 	ln -sf hull $(DESTDIR)$(PREFIX)/bin/hull-oci
+	$(CARGO) run --locked --quiet -p hull-manual -- $(DESTDIR)$(PREFIX)
 
 deps: ## install what the tests need, by name
 	@missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \

@@ -18,7 +18,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Each crate with the crates of ours that it may use: the arrows of ARCHITECTURE.md.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("sys", &[]),
     ("runtime", &["sys"]),
     ("image", &["sys"]),
@@ -26,6 +26,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("engine", &["sys", "runtime", "image"]),
     ("build", &["sys", "runtime", "image", "engine"]),
     ("hull", &["sys", "runtime", "image", "registry", "engine", "build"]),
+    ("manual", &["hull"]),
 ];
 
 #[test]

@@ -1,0 +1,198 @@
+//! The command line: arguments in, one report out. A library so that the manual can be made from it.
+//!
+//! Called as `hull-oci` or `runc` the OCI verbs are meant; the name decides, never a guess at the arguments.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod containers;
+mod demo;
+mod explain;
+mod images;
+mod init;
+mod pull;
+mod report;
+mod table;
+mod verify;
+
+use std::path::Path;
+
+use clap::{CommandFactory, Parser};
+use hull_build::progress::{Plain, Progress, Quiet};
+use hull_build::{BuildOptions, StoreWorker};
+use hull_engine::options::Source;
+use hull_engine::{Engine, check};
+use hull_image::{CheckOptions, Image, Reference, Store};
+
+use args::{BuildArgs, Cli, Command, RunArgs, SystemCommand, Wanted};
+use explain::Explain;
+use pull::Policy;
+use report::Report;
+
+/// The definition of the command line, for the manual.
+pub fn command_line() -> clap::Command {
+    Cli::command()
+}
+
+/// Does what the arguments say, by the name that the program was called by. Gives the exit status; what there is to say
+/// has been said.
+pub fn main() -> i32 {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let status = match name.as_str() {
+        "hull-oci" | "runc" => {
+            Err(Report::usage("the OCI verbs are not supported yet", Some("use `hull run --rootfs`")))
+        }
+        "hull-init" => Ok(init::init(std::env::args_os().skip(1).collect())),
+        _ => match Cli::try_parse() {
+            Ok(cli) => hull(cli),
+            Err(error) => Report::of_arguments(&error).map(|()| 0),
+        },
+    };
+    status.unwrap_or_else(|report| report.tell())
+}
+
+fn hull(cli: Cli) -> Result<i32, Report> {
+    let engine = Engine { root: cli.root, runroot: cli.runroot };
+    match cli.command {
+        Command::Version => {
+            println!("hull {}", env!("CARGO_PKG_VERSION"));
+            Ok(0)
+        }
+        Command::Run(args) => run(&engine, *args),
+        Command::Build(args) => build(&engine, &args),
+        Command::Demo(args) => demo::demo(&engine, &store(&engine)?, &args),
+        Command::Images { quiet } => images::list(&store(&engine)?, quiet),
+        Command::Import { file, name } => images::import(&store(&engine)?, &file, &name),
+        Command::Ps(args) => {
+            root_only()?;
+            containers::list(&engine, &args)
+        }
+        Command::Pull(args) => pull::pull(&store(&engine)?, &args),
+        Command::Rm { force, containers } => {
+            root_only()?;
+            containers::remove(&engine, &containers, force)
+        }
+        Command::Rmi { force, images } => images::remove(&engine, &store(&engine)?, &images, force),
+        Command::Info => images::info(&engine, &store(&engine)?),
+        Command::Verify(args) => verify::verify(&args),
+        Command::System { command: SystemCommand::Check { repair } } => {
+            root_only()?;
+            system_check(&engine, repair)
+        }
+    }
+}
+
+fn store(engine: &Engine) -> Result<Store, Report> {
+    root_only()?;
+    Ok(Store::open(&engine.root)?)
+}
+
+fn root_only() -> Result<(), Report> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Report::usage("hull needs root: running without it is not supported yet", Some("sudo hull …")))
+}
+
+fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
+    let (explain, dry_run) = (args.explain.take(), args.dry_run);
+    let (policy, registry) = (args.pull, args.registry.clone());
+    let wanted = args.wanted()?;
+    let mut options = args.options(Source::default())?;
+    root_only()?;
+    explained(explain.as_ref(), || {
+        options.source = match wanted {
+            Wanted::Source(source) => source,
+            Wanted::Build(_) if dry_run => {
+                return Err(Report::usage("--dry-run needs an image that exists", Some("hull build --dry-run")));
+            }
+            Wanted::Build(build) => Source::Image(perform(engine, &build, false)?),
+        };
+        if dry_run {
+            print!("{}", hull_engine::run::dry_run(engine, &options)?);
+            return Ok(0);
+        }
+        let Source::Image(name) = &options.source else { return Ok(hull_engine::run(engine, &options)?) };
+        let name = name.clone();
+        let fetch = |policy| -> Result<Source, Report> {
+            let image = pull::ensure(&store(engine)?, &name, policy, &registry, false)
+                .map_err(|report| report.with_code(125))?;
+            Ok(Source::Image(named(&name, &image)))
+        };
+        if policy == Policy::Always {
+            options.source = fetch(policy)?;
+        }
+        match hull_engine::run(engine, &options) {
+            // Only now, so that an image that is there costs no look at any configuration.
+            Err(hull_engine::Error::Image(hull_image::Error::NotFound { .. })) if policy == Policy::Missing => {
+                options.source = fetch(policy)?;
+                Ok(hull_engine::run(engine, &options)?)
+            }
+            result => Ok(result?),
+        }
+    })
+}
+
+/// The name as it was given if it is the image's, else one that leads to it.
+fn named(given: &str, image: &Image) -> String {
+    match given.parse::<Reference>() {
+        Ok(name) if image.names.contains(&name) => given.to_owned(),
+        _ => image.names.first().map_or_else(|| image.id.to_string(), Reference::to_string),
+    }
+}
+
+fn build(engine: &Engine, args: &BuildArgs) -> Result<i32, Report> {
+    let options = args.options()?;
+    root_only()?;
+    explained(args.explain.as_ref(), || {
+        if args.dry_run {
+            let store = Store::open(&engine.root)?;
+            print!("{}", hull_build::plan(&mut StoreWorker::new(&store, &engine.runroot)?, &options)?);
+            return Ok(0);
+        }
+        println!("{}", perform(engine, &options, args.quiet)?);
+        Ok(0)
+    })
+}
+
+/// Builds; gives the image's id.
+fn perform(engine: &Engine, options: &BuildOptions, quiet: bool) -> Result<String, Report> {
+    let store = Store::open(&engine.root)?;
+    let mut worker = StoreWorker::new(&store, &engine.runroot)?;
+    let mut plain = Plain::new(std::io::stderr());
+    let progress: &mut dyn Progress = if quiet { &mut Quiet } else { &mut plain };
+    Ok(hull_build::build(&mut worker, options, progress)?.image)
+}
+
+/// Does `what`, and tells how if that was asked for.
+fn explained(explain: Option<&Explain>, what: impl FnOnce() -> Result<i32, Report>) -> Result<i32, Report> {
+    match explain {
+        Some(explain) => explain.around(what),
+        None => what(),
+    }
+}
+
+fn system_check(engine: &Engine, repair: bool) -> Result<i32, Report> {
+    let findings = check::check(engine)?;
+    for finding in &findings {
+        if repair {
+            check::repair(engine, finding)?;
+            println!("repaired: {finding}");
+        } else {
+            println!("{finding}");
+        }
+    }
+    // Opening makes a store where there is none, and a look is not to leave one.
+    let left = engine.root.exists() && store_check(engine, repair)?;
+    Ok(i32::from(left || (!findings.is_empty() && !repair)))
+}
+
+/// Whether something is left over in the store.
+fn store_check(engine: &Engine, repair: bool) -> Result<bool, Report> {
+    let store = Store::open(&engine.root)?;
+    let keep = images::needed_layers(engine, &store)?;
+    let of_store = store.check(&CheckOptions { repair, verify: false, keep: Some(&keep) })?;
+    of_store.iter().for_each(|finding| println!("{finding}"));
+    Ok(of_store.iter().any(|finding| !finding.repaired))
+}
