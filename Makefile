@@ -4,6 +4,7 @@
 TARGET := x86_64-unknown-linux-gnu
 PREFIX ?= /usr/local
 CARGO ?= cargo
+VM ?= ../shared/vm/vm
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hull
 PACKAGES := busybox-static chromium skopeo strace umoci zstd
 BENCH_PACKAGES := crun gcc libc6-dev docker.io runc mmdebstrap
@@ -14,7 +15,7 @@ BASE ?= $(OURS)
 HULL := bin/hull
 CONTAINED := --rm --hostname container --tmpfs /mytemp --pids-limit 20
 
-.PHONY: help build run bash verify install test lint bench deps bench-deps demo-base demo-image
+.PHONY: help build run bash verify install test test-vm lint bench deps bench-deps demo-base demo-image
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -66,6 +67,9 @@ deps: ## install what the tests need, by name
 
 test: deps build ## every test, as root
 	HULL_BIN=$(CURDIR)/bin/hull $(CARGO) test --locked --workspace
+
+test-vm: build ## the tests that depend on the machine, again with cgroup v2 and kernel 6.1; needs VM, a command that runs one there
+	VM=$(VM) CARGO=$(CARGO) tests/in-vm
 
 lint: ## rustfmt and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -83,7 +83,7 @@ impl Drop for Name {
     fn drop(&mut self) {
         if !self.id.is_empty() {
             // A link that stays leads to no container and counts as free.
-            let _ = release_in(&self.folder, &self.name, &self.id);
+            let _ = lock(&self.folder).map(|_lock| release_in(&self.folder, &self.name, &self.id));
         }
     }
 }
@@ -95,6 +95,7 @@ pub(crate) fn release(engine: &Engine, name: &str, id: &str) -> Result<()> {
     release_in(&folder, name, id).map_err(|error| Error::host(format!("give up the name {name}"), error))
 }
 
+/// Removes the link if it is still the container's; under the lock, or it could be another's by then.
 fn release_in(folder: &Path, name: &str, id: &str) -> io::Result<()> {
     let link = folder.join(name);
     match target(&link) {

@@ -8,9 +8,12 @@
 //! lower layers in one string. Sources: `filesystems/overlayfs.rst`, `fsconfig(2)`.
 
 use std::ffi::{CStr, CString};
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 use hull_sys::mount::{self, MountAttrFlags};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -37,46 +40,72 @@ const LINKS_MAX: usize = 128;
 /// # Errors
 /// The kernel's, with the failing call; more than 128 layers on a kernel before 6.13.
 pub fn overlay(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
-    let trees = lowers.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
-    let context = mount::fsopen(c"overlay").cannot("mount", "the layers")?;
-    // Overlay wants a lower layer beside an upper one, and two without. The empty one lives until the mount is made.
-    let missing = missing_layers(lowers, upper);
-    let scratch = if missing > 0 { Some(scratch_folder()?) } else { None };
-    let empty = scratch.as_ref().map_or_else(|| Ok(Vec::new()), |scratch| empty_layers(scratch, missing))?;
-    match by_descriptor(&context, trees.iter().chain(&empty), upper, volatile) {
-        Ok(Some(mounted)) => Ok(mounted),
-        Ok(None) => by_link(lowers, upper, volatile),
-        Err(error) => Err(error).cannot("mount", "the layers"),
-    }
+    assemble(lowers, upper, |folders| match by_descriptor(folders, upper, volatile)? {
+        Some(mounted) => Ok(mounted),
+        None => by_link(folders, upper, volatile),
+    })
 }
 
-fn missing_layers(lowers: &[Layer], upper: Option<Upper<'_>>) -> usize {
-    let wanted: usize = if upper.is_some() { 1 } else { 2 };
-    wanted.saturating_sub(lowers.len())
+fn assemble(
+    lowers: &[Layer],
+    upper: Option<Upper<'_>>,
+    make: impl FnOnce(&[&Path]) -> Result<OwnedFd>,
+) -> Result<OwnedFd> {
+    // Overlay wants a lower layer beside an upper one, and two without.
+    let empty = match (lowers, upper) {
+        ([], Some(upper)) => return bind(upper.upper),
+        ([], None) => return nothing(),
+        ([only], None) => Some(empty_layer(only)?),
+        _ => None,
+    };
+    let folders: Vec<&Path> = lowers.iter().rev().map(Layer::diff).chain(empty.as_deref()).collect();
+    make(&folders)
+}
+
+/// A root without anything in it, which stays so.
+fn nothing() -> Result<OwnedFd> {
+    let options = [(c"mode".to_owned(), Some(c"0755".to_owned())), (c"size".to_owned(), Some(c"0k".to_owned()))];
+    mount::new_filesystem(c"tmpfs", Some(c"hull"), &options, MountAttrFlags::MOUNT_ATTR_RDONLY)
+        .cannot("make", "an empty root")
+}
+
+/// The store's empty folder, made when it is first needed. It stays: overlay reads it for as long as it is mounted, and
+/// kernels before 6.13 refuse one on a file system that is mounted nowhere.
+fn empty_layer(layer: &Layer) -> Result<PathBuf> {
+    let empty = layer.diff().ancestors().nth(3).unwrap_or(Path::new("/")).join("empty");
+    match DirBuilder::new().mode(0o755).create(&empty) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error).cannot("make", empty.display()),
+        _ => Ok(empty),
+    }
 }
 
 /// None if the kernel takes no descriptor for a layer (before 6.13); it says so before anything is made.
-fn by_descriptor<'a>(
-    context: &OwnedFd,
-    trees: impl Iterator<Item = &'a OwnedFd>,
-    upper: Option<Upper<'_>>,
-    volatile: bool,
-) -> hull_sys::Result<Option<OwnedFd>> {
-    mount::fsconfig_string(context.as_fd(), c"source", c"overlay")?;
-    for (number, tree) in trees.enumerate() {
-        match mount::fsconfig_fd(context.as_fd(), c"lowerdir+", tree.as_fd()) {
-            Err(error) if number == 0 && matches!(error.errno(), Errno::INVAL | Errno::BADF) => return Ok(None),
-            result => result?,
+fn by_descriptor(lowers: &[&Path], upper: Option<Upper<'_>>, volatile: bool) -> Result<Option<OwnedFd>> {
+    let folder = |path: &Path| {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+        hull_sys::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, 0)
+    };
+    let make = || -> hull_sys::Result<Option<OwnedFd>> {
+        let context = mount::fsopen(c"overlay")?;
+        mount::fsconfig_string(context.as_fd(), c"source", c"overlay")?;
+        for (number, lower) in lowers.iter().enumerate() {
+            match mount::fsconfig_fd(context.as_fd(), c"lowerdir+", folder(lower)?.as_fd()) {
+                Err(error) if number == 0 && takes_no_descriptor(error.errno()) => return Ok(None),
+                result => result?,
+            }
         }
-    }
-    if let Some(upper) = upper {
-        for (key, path) in [(c"upperdir", upper.upper), (c"workdir", upper.work)] {
-            let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
-            let folder = hull_sys::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-            mount::fsconfig_fd(context.as_fd(), key, folder.as_fd())?;
+        for (key, path) in upper.iter().flat_map(|upper| [(c"upperdir", upper.upper), (c"workdir", upper.work)]) {
+            mount::fsconfig_fd(context.as_fd(), key, folder(path)?.as_fd())?;
         }
-    }
-    finish(context, upper.is_some(), volatile).map(Some)
+        finish(&context, upper.is_some(), volatile).map(Some)
+    };
+    make().cannot("mount", "the layers")
+}
+
+/// Before 6.5 overlay is mounted by the old interface behind the new one, to which a descriptor is EOPNOTSUPP; then it
+/// knows no such option (EINVAL), or wants a string (EBADF).
+fn takes_no_descriptor(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF)
 }
 
 fn finish(fs: &OwnedFd, writable: bool, volatile: bool) -> hull_sys::Result<OwnedFd> {
@@ -91,30 +120,16 @@ fn finish(fs: &OwnedFd, writable: bool, volatile: bool) -> hull_sys::Result<Owne
     mount::fsmount(fs.as_fd(), attributes)
 }
 
-/// A folder on a file system of its own, which goes with this descriptor: a folder opened in it does not keep it, and
-/// overlay refuses a layer whose mount is gone.
+/// A folder on a file system of its own, which goes with this descriptor.
 fn scratch_folder() -> Result<OwnedFd> {
     let options = [(c"mode".to_owned(), Some(c"0755".to_owned())), (c"size".to_owned(), Some(c"1m".to_owned()))];
     mount::new_filesystem(c"tmpfs", Some(c"hull"), &options, MountAttrFlags::empty())
         .cannot("make", "a folder for the layers' names")
 }
 
-fn empty_layers(scratch: &OwnedFd, count: usize) -> Result<Vec<OwnedFd>> {
-    let make = |name: &CStr| {
-        hull_sys::fs::mkdirat(scratch.as_fd(), name, 0o755)?;
-        hull_sys::fs::openat(scratch.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY, 0)
-    };
-    [c"1", c"2"]
-        .into_iter()
-        .take(count)
-        .map(make)
-        .collect::<hull_sys::Result<_>>()
-        .cannot("make", "an empty lower layer")
-}
-
 /// The way for kernels that take no descriptor: links with short names in a folder that becomes the current one for as
 /// long as the mount is made.
-fn by_link(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
+fn by_link(lowers: &[&Path], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
     let folder = scratch_folder()?;
     let dir = folder.as_fd();
     let make = |target: &Path, name: &CStr| {
@@ -123,16 +138,12 @@ fn by_link(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result
     };
     let mut names = (1..=255u8).filter(|byte| !b"/.:,\\".contains(byte));
     let mut list = Vec::new();
-    for layer in lowers.iter().rev() {
+    for layer in lowers {
         let name = names.next().filter(|_| list.len() < 2 * LINKS_MAX - 1).ok_or_else(|| Error::Document {
             what: "image".to_owned(),
             why: format!("this kernel mounts at most {LINKS_MAX} layers"),
         })?;
-        make(&std::path::absolute(layer.diff()).cannot("find", layer.diff().display())?, &one_byte(name))?;
-        list.extend([name, b':']);
-    }
-    for name in names.take(missing_layers(lowers, upper)) {
-        hull_sys::fs::mkdirat(dir, &one_byte(name), 0o755).cannot("make", "an empty lower layer")?;
+        make(&std::path::absolute(layer).cannot("find", layer.display())?, &one_byte(name))?;
         list.extend([name, b':']);
     }
     list.pop();

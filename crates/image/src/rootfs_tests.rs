@@ -1,7 +1,6 @@
 //! Both ways of naming layers to the kernel, on the real kernel. These tests need root.
 
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 use super::*;
@@ -18,7 +17,7 @@ const WAYS: [(&str, Way); 2] = [("as this kernel does", overlay), ("by links", l
 fn linked(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    by_link(lowers, upper, volatile)
+    assemble(lowers, upper, |folders| by_link(folders, upper, volatile))
 }
 
 struct Case {
@@ -121,6 +120,7 @@ fn the_error_of_a_failed_mount_is_the_kernels_own() {
     let case = Case::new();
     let staging = case.staging();
     let gone = PathBuf::from("/no/such/folder");
-    let error = overlay(&[], Some(Upper { upper: staging.upper(), work: &gone }), true).expect_err("no work folder");
+    let upper = Upper { upper: staging.upper(), work: &gone };
+    let error = overlay(&[case.layer(&[])], Some(upper), true).expect_err("no work folder");
     assert!(error.to_string().contains("/no/such/folder") && error.to_string().contains("ENOENT"), "{error}");
 }
