@@ -18,6 +18,7 @@ mod kill_build;
 mod lesson;
 mod limits;
 mod manifests;
+mod nested;
 mod run;
 mod store;
 mod terminal;
