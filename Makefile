@@ -84,3 +84,4 @@ bench: deps bench-deps build ## hull beside crun and docker, alternating, as rat
 	bench/run-noop
 	CACHE=$(CACHE) bench/run-image
 	CACHE=$(CACHE) bench/build
+	bench/demo

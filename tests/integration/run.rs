@@ -25,7 +25,7 @@ fn the_environment_is_the_defaults_and_what_was_given() {
     let mut lines: Vec<&str> = out.lines().collect();
     lines.sort_unstable();
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    assert_eq!(lines, ["A=1", "FROM_HOST=yes", "HOME=/", "HOSTNAME=box", path]);
+    assert_eq!(lines, ["A=1", "FROM_HOST=yes", "HOME=/", "HOSTNAME=box", path, "TERM=xterm"]);
 }
 
 #[test]

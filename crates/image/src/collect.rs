@@ -421,15 +421,11 @@ impl Store {
         let folder = self.folder(c"layers")?;
         let layers = folder.as_fd();
         let used = reach.map(|reach| self.used_layers(layers, reach)).transpose()?;
-        for name in tree::names(layers).cannot("list", "the layers")? {
+        let is_link = |name: &CString| rustix::fs::readlinkat(layers, name, Vec::new()).is_ok();
+        let (links, folders): (Vec<CString>, Vec<CString>) =
+            tree::names(layers).cannot("list", "the layers")?.into_iter().partition(is_link);
+        for name in folders {
             let id = name.to_string_lossy().into_owned();
-            if let Ok(target) = rustix::fs::readlinkat(layers, &name, Vec::new()) {
-                if tree::lstat(layers, &target).is_err() {
-                    let repaired = options.repair && self.remove_layer(layers, &name)?;
-                    findings.push(Finding { kind: FindingKind::DanglingLink, what: id, repaired });
-                }
-                continue;
-            }
             let is_used = used.as_ref().is_none_or(|used| used.contains(&id));
             let is_kept = options.keep.is_none_or(|keep| keep.contains(&id));
             let lost =
@@ -440,6 +436,15 @@ impl Store {
             if lost || (!is_used && !is_kept) {
                 let repaired = repair && self.remove_layer(layers, &name)?;
                 findings.push(Finding { kind: FindingKind::UnusedLayer, what: id, repaired });
+            }
+        }
+        // After the folders, for a link may have led to one that is gone by now.
+        for name in links {
+            let target = rustix::fs::readlinkat(layers, &name, Vec::new());
+            if target.is_ok_and(|target| tree::lstat(layers, &target).is_err()) {
+                let repaired = options.repair && self.remove_layer(layers, &name)?;
+                let what = name.to_string_lossy().into_owned();
+                findings.push(Finding { kind: FindingKind::DanglingLink, what, repaired });
             }
         }
         Ok(())
