@@ -34,7 +34,9 @@ pub fn configure(options: &RunOptions, image: &ImageConfiguration) -> Result<Run
 
     // An entry without a name or a value is no variable.
     let variable = |entry: &String| entry.find('=').is_some_and(|at| at > 0);
-    all.env = words(config.map(|config| config.env())).into_iter().filter(variable).collect();
+    // Podman's default, which is for what a person runs: a build's steps have no terminal to name.
+    all.env = vec!["TERM=xterm".to_owned()];
+    all.env.extend(words(config.map(|config| config.env())).into_iter().filter(variable));
     all.env.extend(options.env.iter().cloned());
     let text = |value: Option<&Option<String>>| value.and_then(Clone::clone).filter(|value| !value.is_empty());
     if all.workdir.is_none() {
@@ -96,7 +98,7 @@ mod tests {
         let image =
             image(serde_json::json!({"Env": ["PATH=/i", "HOME", "A*", "=x"], "WorkingDir": "srv", "User": "www"}));
         let own = configure(&run(None, &["x"]), &image).unwrap();
-        assert_eq!(own.env, ["PATH=/i"]);
+        assert_eq!(own.env, ["TERM=xterm", "PATH=/i"]);
         assert_eq!((own.workdir.unwrap().to_str(), own.user.as_deref()), (Some("/srv"), Some("www")));
         let given = RunOptions {
             workdir: Some("/w".into()),

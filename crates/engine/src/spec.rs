@@ -154,10 +154,9 @@ fn root_path(source: &Source) -> PathBuf {
     }
 }
 
-/// PATH, HOSTNAME, HOME and TERM, each unless `--env` has it; a later value of a name replaces an earlier one.
+/// PATH, HOSTNAME and HOME, each unless `--env` has it; a later value of a name replaces an earlier one.
 fn environment(options: &RunOptions, user: &User, hostname: &str) -> Vec<String> {
-    let mut all =
-        vec![PATH.to_owned(), format!("HOSTNAME={hostname}"), format!("HOME={}", user.home), "TERM=xterm".to_owned()];
+    let mut all = vec![PATH.to_owned(), format!("HOSTNAME={hostname}"), format!("HOME={}", user.home)];
     for entry in &options.env {
         let name = entry.split('=').next().unwrap_or_default();
         all.retain(|known| known.split('=').next() != Some(name));
