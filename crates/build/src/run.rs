@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use hull_engine::options::{Network, RunOptions};
-use hull_engine::{Folder, Streams};
+use hull_engine::{Hold, Streams};
 use hull_runtime::{Created, Ended, Stdio};
 use hull_sys::path::Root;
 use hull_sys::{fs, process, signal, trace};
@@ -32,7 +32,7 @@ fn host<E: std::fmt::Display>(doing: &'static str) -> impl Fn(E) -> Error {
 
 /// Runs `action` in `root` and waits for it: its exit status, 128+n for signal n.
 ///
-/// `runroot` is where the step's folder is made, as every container's.
+/// `runroot` is where the step's hold is made, as every container's.
 ///
 /// # Errors
 /// What of the container could not be made; an interrupt. Nothing is left behind then.
@@ -40,7 +40,7 @@ pub fn run(runroot: &Path, root: OwnedFd, action: &RunAction, progress: &mut dyn
     let again = root.try_clone().map(Root::from_fd).map_err(host("open the step's root"))?;
     let missing = missing_stubs(&again)?;
     let id = hull_engine::run::new_id().map_err(host("run the step"))?;
-    let folder = Folder::create(runroot, &id).map_err(host("run the step"))?;
+    let hold = Hold::create(runroot, &id).map_err(host("run the step"))?;
     let options = RunOptions {
         command: action.argv.clone(),
         workdir: Some(action.workdir.clone().into()),
@@ -51,9 +51,9 @@ pub fn run(runroot: &Path, root: OwnedFd, action: &RunAction, progress: &mut dyn
         ..RunOptions::default()
     };
     let mut output = Output::new(progress)?;
-    let ended = hull_engine::contain(&folder, root, &options, &mut output).map_err(host("run the step"))?;
+    let ended = hull_engine::contain(&hold, root, &options, &mut output).map_err(host("run the step"))?;
     drop(output);
-    drop(folder);
+    drop(hold);
     trace::stage("take away what was lent", "mount points that the image did not have are not part of the layer");
     remove_stubs(&again, &missing)?;
     Ok(ended.code())

@@ -9,7 +9,7 @@ use hull_runtime::cgroup::{Host, is_abandoned, leftovers, remove_leftover};
 
 use crate::container;
 use crate::error::Result;
-use crate::folder;
+use crate::hold;
 use crate::names;
 use crate::run::Engine;
 
@@ -21,8 +21,8 @@ const NEW: Duration = Duration::from_secs(10);
 pub enum Finding {
     /// A control group, perhaps with processes in it.
     Cgroup(PathBuf),
-    /// The runtime folder of the container with this id.
-    Folder(String),
+    /// The runtime state of the container with this id.
+    State(String),
     /// The lasting folder of a container that was never started, or is half removed.
     HalfMade(String),
     /// A name that leads to no container.
@@ -33,7 +33,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Finding::Cgroup(path) => write!(f, "control group without a container: {}", path.display()),
-            Finding::Folder(id) => write!(f, "runtime state of a container whose hull was killed: {id}"),
+            Finding::State(id) => write!(f, "runtime state of a container whose hull was killed: {id}"),
             Finding::HalfMade(id) => write!(f, "container that is half made or half removed: {id}"),
             Finding::Name(name) => write!(f, "name without a container: {name}"),
         }
@@ -46,11 +46,11 @@ impl fmt::Display for Finding {
 /// The state cannot be read.
 pub fn check(engine: &Engine) -> Result<Vec<Finding>> {
     let mut findings = BTreeSet::new();
-    for id in folder::ids(&engine.runroot)? {
-        if !folder::is_held(&engine.runroot, &id) {
-            let groups = folder::groups(&engine.runroot, &id)?;
+    for id in hold::ids(&engine.runroot)? {
+        if !hold::is_held(&engine.runroot, &id) {
+            let groups = hold::groups(&engine.runroot, &id)?;
             findings.extend(groups.into_iter().filter(|path| path.exists()).map(Finding::Cgroup));
-            findings.insert(Finding::Folder(id));
+            findings.insert(Finding::State(id));
         }
     }
     let forgotten = leftovers(&Host::detect()?).into_iter().filter(|path| is_abandoned(path) && !is_new(path));
@@ -72,7 +72,7 @@ fn is_new(group: &Path) -> bool {
 pub fn repair(engine: &Engine, finding: &Finding) -> Result<()> {
     match finding {
         Finding::Cgroup(path) => Ok(remove_leftover(path)?),
-        Finding::Folder(id) => container::clear(engine, id),
+        Finding::State(id) => container::clear(engine, id),
         Finding::HalfMade(id) => container::discard(engine, id),
         Finding::Name(name) => names::release_abandoned(engine, name),
     }

@@ -2,7 +2,7 @@
 //!
 //! A container that is to last has the folder `ROOT/containers/ID`: `container.json`, written before it starts,
 //! `exit.json`, written when it has ended, and the writable layer of its image. One with `--rm` has its record in the
-//! runtime folder alone, which goes with it. Nothing says "running" but the lock on the runtime folder: where that is
+//! runtime state alone, which goes with it. Nothing says "running" but the lock on the runtime state: where that is
 //! free and there is no `exit.json`, hull was killed, and the status of the command is not known.
 
 use std::collections::BTreeSet;
@@ -17,12 +17,12 @@ use hull_runtime::cgroup;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::folder;
-use crate::json::{self, Survives};
+use crate::hold;
+use crate::json;
 use crate::names;
 use crate::run::Engine;
 
-pub(crate) const RECORD: &str = "container.json";
+const RECORD: &str = "container.json";
 const EXIT: &str = "exit.json";
 
 /// What a container was made of. It does not change.
@@ -105,13 +105,13 @@ impl Lasting {
     }
 
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
-        json::write(&self.path(), RECORD, record, Survives::Power)
+        json::write(&self.path(), RECORD, record)
     }
 
     /// Records the end; from here on the container lasts.
     pub(crate) fn exited(mut self, code: i32) -> Result<()> {
         self.kept = true;
-        json::write(&self.path(), EXIT, &Exit { code, finished: now() }, Survives::Power)
+        json::write(&self.path(), EXIT, &Exit { code, finished: now() })
     }
 }
 
@@ -129,18 +129,13 @@ pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
-/// Records a container that ends with its command.
-pub(crate) fn write_passing(folder: &folder::Folder, record: &Record) -> Result<()> {
-    json::write(folder.path(), RECORD, record, Survives::Processes)
-}
-
 fn lasting_path(engine: &Engine, id: &str) -> PathBuf {
     engine.root.join("containers").join(id)
 }
 
 /// The ids that have a lasting folder, sorted.
 pub(crate) fn lasting_ids(engine: &Engine) -> Result<Vec<String>> {
-    folder::ids(&engine.root)
+    hold::ids(&engine.root)
 }
 
 /// The names of lasting containers with their ids.
@@ -159,7 +154,7 @@ fn record(folder: &Path) -> Result<Option<Record>> {
 /// # Errors
 /// A record that cannot be read.
 pub fn list(engine: &Engine) -> Result<Vec<Listed>> {
-    let ids: BTreeSet<String> = folder::ids(&engine.runroot)?.into_iter().chain(lasting_ids(engine)?).collect();
+    let ids: BTreeSet<String> = hold::ids(&engine.runroot)?.into_iter().chain(lasting_ids(engine)?).collect();
     let mut all = Vec::new();
     for id in ids {
         all.extend(look(engine, &id)?);
@@ -172,12 +167,12 @@ pub fn list(engine: &Engine) -> Result<Vec<Listed>> {
 fn look(engine: &Engine, id: &str) -> Result<Option<Listed>> {
     let lasting = lasting_path(engine, id);
     let record = match record(&lasting)? {
-        None => record(&folder::path(&engine.runroot, id))?,
+        None => hold::record(&engine.runroot, id)?,
         found => found,
     };
     let Some(record) = record else { return Ok(None) };
     // The lock first: an end that is recorded between the two looks must not read as a death.
-    let held = folder::is_held(&engine.runroot, id);
+    let held = hold::is_held(&engine.runroot, id);
     let state = match json::read::<Exit>(&lasting, EXIT)? {
         Some(exit) => State::Exited(exit),
         None if held => State::Running,
@@ -195,7 +190,7 @@ pub fn find(engine: &Engine, wanted: &str) -> Result<Listed> {
     if let Some(id) = names::find(engine, wanted)? {
         return look(engine, &id)?.ok_or_else(none);
     }
-    let ids = folder::ids(&engine.runroot)?.into_iter().chain(lasting_ids(engine)?);
+    let ids = hold::ids(&engine.runroot)?.into_iter().chain(lasting_ids(engine)?);
     let matching: BTreeSet<String> = ids.filter(|id| !wanted.is_empty() && id.starts_with(wanted)).collect();
     let mut matching = matching.into_iter();
     match (matching.next(), matching.next()) {
@@ -222,9 +217,9 @@ pub fn remove(engine: &Engine, wanted: &str, force: bool) -> Result<()> {
         ));
     }
     let deadline = Instant::now() + PATIENCE;
-    while folder::is_held(&engine.runroot, id) {
+    while hold::is_held(&engine.runroot, id) {
         // Again and again: the first look may be before its first process is in the groups.
-        folder::groups(&engine.runroot, id)?.iter().try_for_each(|group| cgroup::kill_leftover(group))?;
+        hold::groups(&engine.runroot, id)?.iter().try_for_each(|group| cgroup::kill_leftover(group))?;
         if Instant::now() > deadline {
             return Err(Error::host(format!("remove container {wanted}"), "its hull does not end"));
         }
@@ -237,8 +232,8 @@ pub fn remove(engine: &Engine, wanted: &str, force: bool) -> Result<()> {
 
 /// Removes the runtime half of a container that nobody holds.
 pub(crate) fn clear(engine: &Engine, id: &str) -> Result<()> {
-    folder::groups(&engine.runroot, id)?.iter().try_for_each(|group| cgroup::remove_leftover(group))?;
-    folder::remove_abandoned(&engine.runroot, id).map(drop)
+    hold::groups(&engine.runroot, id)?.iter().try_for_each(|group| cgroup::remove_leftover(group))?;
+    hold::remove_abandoned(&engine.runroot, id).map(drop)
 }
 
 /// Removes the lasting half. The record goes first: what is left after a crash is known by its absence.
@@ -266,7 +261,7 @@ pub(crate) fn clear_dead(engine: &Engine, id: &str) -> Result<bool> {
 
 /// Whether a container neither lives nor lasts: it is gone, or it had `--rm` and its hull was killed.
 pub(crate) fn is_dead(engine: &Engine, id: &str) -> Result<bool> {
-    Ok(!folder::is_held(&engine.runroot, id) && record(&lasting_path(engine, id))?.is_none())
+    Ok(!hold::is_held(&engine.runroot, id) && record(&lasting_path(engine, id))?.is_none())
 }
 
 /// The ids of the layers that lasting containers stand on: not to be collected.

@@ -7,7 +7,8 @@
 pub mod check;
 pub mod container;
 mod error;
-mod folder;
+mod etc;
+mod hold;
 pub mod image;
 mod json;
 mod machine;
@@ -21,6 +22,6 @@ pub mod spec;
 pub mod user;
 
 pub use error::{Error, Result};
-pub use folder::Folder;
+pub use hold::Hold;
 pub use options::RunOptions;
 pub use run::{Engine, Streams, contain, run};

@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
@@ -51,7 +53,7 @@ impl Name {
         loop {
             let name = wanted.map_or_else(|| invent(id, attempt), str::to_owned);
             let link = folder.join(&name);
-            match symlink(id, &link) {
+            match symlink(packed(id), &link) {
                 Ok(()) => return Ok(Self { folder, name, id: id.to_owned() }),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::host(format!("take the name {name}"), error)),
@@ -136,6 +138,9 @@ pub(crate) fn release_abandoned(engine: &Engine, name: &str) -> Result<()> {
     }
 }
 
+/// An id is 64 hexadecimal digits.
+const ID_BYTES: usize = 32;
+
 /// The id that a name leads to.
 pub(crate) fn find(engine: &Engine, name: &str) -> Result<Option<String>> {
     if check(name).is_err() {
@@ -149,7 +154,19 @@ pub(crate) fn find(engine: &Engine, name: &str) -> Result<Option<String>> {
 }
 
 fn target(link: &Path) -> io::Result<String> {
-    Ok(fs::read_link(link)?.to_string_lossy().into_owned())
+    let said = fs::read_link(link)?.to_string_lossy().into_owned();
+    let id = URL_SAFE_NO_PAD.decode(&said).ok().filter(|bytes| bytes.len() == ID_BYTES);
+    Ok(id.map_or(said, |bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+/// An id as a link says it: 43 characters, because a link of 60 and more takes a block of its own on ext4.
+fn packed(id: &str) -> String {
+    let digits =
+        id.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap_or_default(), 16));
+    match digits.collect::<std::result::Result<Vec<u8>, _>>() {
+        Ok(bytes) if bytes.len() == ID_BYTES => URL_SAFE_NO_PAD.encode(bytes),
+        _ => id.to_owned(),
+    }
 }
 
 fn lock(folder: &Path) -> Result<File> {
@@ -172,7 +189,7 @@ fn folder(engine: &Engine) -> Result<PathBuf> {
         let make = |error: io::Error| Error::host(format!("make {}", folder.display()), error);
         DirBuilder::new().mode(0o700).recursive(true).create(&aside).map_err(make)?;
         for (name, id) in container::lasting_names(engine)? {
-            symlink(id, aside.join(name)).map_err(make)?;
+            symlink(packed(&id), aside.join(name)).map_err(make)?;
         }
         match renameat_with(CWD, &aside, CWD, &folder, RenameFlags::NOREPLACE) {
             // Somebody else was faster, and may have taken names already.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::container::Lasting;
 use crate::error::{Error, Result};
 use crate::options::{RunOptions, Source};
-use crate::{folder, image};
+use crate::{etc, image};
 
 /// Where what is written to an image's root goes.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ fn make_room(mount: &OwnedFd) -> Result<()> {
     let doing = |path: &Path| format!("make room for {}", path.display());
     let root =
         mount.try_clone().map(Root::from_fd).map_err(|error| Error::host("open the root file system", error))?;
-    for target in folder::ETC.map(|(_, target)| Path::new(target)) {
+    for target in etc::TARGETS.map(Path::new) {
         let in_the_way = match root.resolve_nofollow(target) {
             Ok(found) => {
                 let stat = fs::fstat(found.as_fd()).map_err(|error| Error::host(doing(target), error))?;

@@ -1,7 +1,7 @@
 //! The story of `hull run`: from what was asked to the command's exit status.
 //!
 //! Each line of [`run`] and [`contain`] is a module to open. What they build is undone in reverse when a step fails or
-//! the container has ended: descriptors close by themselves, folders, names and groups are guards.
+//! the container has ended: descriptors close by themselves, holds, names and groups are guards.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use hull_sys::trace;
 
 use crate::container::{self, Lasting, Record};
 use crate::error::{Error, Result};
-use crate::folder::Folder;
+use crate::hold::Hold;
 use crate::names::Name;
 use crate::options::{Network, RunOptions, Source};
 use crate::relay::Relay;
 use crate::root::{self, Writes};
-use crate::{spec, user};
+use crate::{etc, spec, user};
 
 /// Where this hull keeps its things.
 #[derive(Clone, Debug)]
@@ -56,10 +56,10 @@ pub trait Streams {
 /// # Errors
 /// [`Error`]; nothing is left behind then.
 pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
-    // A lock on a folder of its own says that the container lives; it dies with this process.
-    let folder = Folder::create(&engine.runroot, &new_id()?)?;
-    let name = Name::claim(engine, options.name.as_deref(), folder.id())?;
-    let lasting = if options.remove { None } else { Some(Lasting::create(engine, folder.id())?) };
+    // A lock on a file of its own says that the container lives; it dies with this process.
+    let hold = Hold::create(&engine.runroot, &new_id()?)?;
+    let name = Name::claim(engine, options.name.as_deref(), hold.id())?;
+    let lasting = if options.remove { None } else { Some(Lasting::create(engine, hold.id())?) };
 
     // The container's root: a detached mount, of a folder or of an image's layers. No path of the host leads to it.
     trace::stage("take the root file system", "A detached mount belongs to a descriptor, not to the host's tree.");
@@ -68,7 +68,7 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
 
     // What others may know of it, before it can do anything.
     let record = Record {
-        id: folder.id().to_owned(),
+        id: hold.id().to_owned(),
         name: name.as_str().to_owned(),
         image: options.source.to_string(),
         image_id: assembled.image,
@@ -78,18 +78,18 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
     };
     match &lasting {
         Some(lasting) => lasting.write(&record)?,
-        None => container::write_passing(&folder, &record)?,
+        None => hold.record(&record)?,
     }
 
     let mut relay = Relay::prepare(options)?;
-    let ended = contain(&folder, assembled.mount, &assembled.options, &mut relay)?;
+    let ended = contain(&hold, assembled.mount, &assembled.options, &mut relay)?;
     drop(relay);
 
     if let Some(lasting) = lasting {
         lasting.exited(ended.code())?;
         name.keep();
     }
-    drop(folder);
+    drop(hold);
     drop(assembled.keep);
     Ok(ended.code())
 }
@@ -98,23 +98,20 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
 /// also what a build's RUN is.
 ///
 /// # Errors
-/// [`Error`]; nothing of the container is left then but its folder.
-pub fn contain(folder: &Folder, root: OwnedFd, options: &RunOptions, streams: &mut dyn Streams) -> Result<Ended> {
-    let hostname = options.hostname.as_deref().unwrap_or(&folder.id()[..12]);
-    let etc = folder.write_etc(hostname, options.network == Network::Host)?;
-
+/// [`Error`]; nothing of the container is left then but its hold.
+pub fn contain(hold: &Hold, root: OwnedFd, options: &RunOptions, streams: &mut dyn Streams) -> Result<Ended> {
     // What was asked becomes a specification, and that becomes a plan: both are data, and nothing has happened yet.
     let user = user::resolve(&duplicate(&root)?, options.user.as_deref().unwrap_or(""))?;
-    let spec = spec::build(options, &user, folder.id(), &etc)?;
-    let mut plan = Plan::from_spec(&spec)?;
+    let spec = spec::build(options, &user, hold.id())?;
+    let mut plan = plan(options, hold.id(), &spec)?;
     plan.die_with_parent = true;
 
     // Limits come to be before the process does. A limit that the kernel refuses ends the run here.
     trace::stage("set the limits", "A control group is a folder, a limit a number in a file of it.");
     let host = Host::detect()?;
     let writes = cgroup::plan(&host, resources(&spec)?)?;
-    let place = Place::Beside(format!("hull-{}", folder.id()));
-    folder.write_groups(&cgroup::folders(&host, &place, &writes))?;
+    let place = Place::Beside(format!("hull-{}", hold.id()));
+    hold.groups(cgroup::folders(&host, &place, &writes))?;
     let group = Cgroup::create(&host, &place, &writes)?;
 
     let stdio = streams.stdio()?;
@@ -143,8 +140,8 @@ pub fn dry_run(engine: &Engine, options: &RunOptions) -> Result<String> {
     let assembled = root::assemble(&engine.root, options, &Writes::None)?;
     let options = &assembled.options;
     let user = user::resolve(&duplicate(&assembled.mount)?, options.user.as_deref().unwrap_or(""))?;
-    let spec = spec::build(options, &user, &id, &[])?;
-    let plan = Plan::from_spec(&spec)?;
+    let spec = spec::build(options, &user, &id)?;
+    let plan = plan(options, &id, &spec)?;
     let writes = cgroup::plan(&Host::detect()?, resources(&spec)?)?;
     let limits: String =
         writes.iter().map(|write| format!("cgroup      {} = {}\n", write.file, write.value)).collect();
@@ -153,6 +150,15 @@ pub fn dry_run(engine: &Engine, options: &RunOptions) -> Result<String> {
         Source::Image(name) => format!("an overlay of the image {name}"),
     };
     Ok(format!("root        {source}\n{plan}{limits}"))
+}
+
+/// The plan of the specification, and what none can say: files of the container's own in /etc, below the user's mounts.
+pub(crate) fn plan(options: &RunOptions, id: &str, spec: &oci_spec::runtime::Spec) -> Result<Plan> {
+    let mut plan = Plan::from_spec(spec)?;
+    let hostname = options.hostname.as_deref().unwrap_or(&id[..12]);
+    let files = etc::files(hostname, options.network == Network::Host);
+    plan.mounts.splice(spec::KERNEL_MOUNTS..spec::KERNEL_MOUNTS, files);
+    Ok(plan)
 }
 
 fn resources(spec: &oci_spec::runtime::Spec) -> Result<&oci_spec::runtime::LinuxResources> {

@@ -22,20 +22,13 @@ use crate::user::User;
 mod mounts;
 mod resources;
 
+pub use mounts::KERNEL_MOUNTS;
+
 /// Docker's search path for commands.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where `--init` puts hull's own file: on the container's own /dev, so that nothing of it stays in a folder or layer.
 pub const INIT: &str = "/dev/hull-init";
-
-/// A file of the container's folder that appears in its /etc.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EtcFile {
-    /// The host's path.
-    pub source: PathBuf,
-    /// Where it appears.
-    pub target: &'static str,
-}
 
 type Built<T> = std::result::Result<T, OciSpecError>;
 
@@ -44,12 +37,12 @@ type Built<T> = std::result::Result<T, OciSpecError>;
 ///
 /// # Errors
 /// A combination that means nothing, or that this machine does not have.
-pub fn build(options: &RunOptions, user: &User, id: &str, etc: &[EtcFile]) -> Result<Spec> {
-    of(options, user, id, etc, &Machine::look(options)?)
+pub fn build(options: &RunOptions, user: &User, id: &str) -> Result<Spec> {
+    of(options, user, id, &Machine::look(options)?)
 }
 
 /// The specification for `options` on `machine`. Pure.
-fn of(options: &RunOptions, user: &User, id: &str, etc: &[EtcFile], machine: &Machine) -> Result<Spec> {
+fn of(options: &RunOptions, user: &User, id: &str, machine: &Machine) -> Result<Spec> {
     let hostname = options.hostname.clone().unwrap_or_else(|| id[..12].to_owned());
     if hostname.len() > 64 || hostname.contains(|c: char| c.is_control() || c == '/') {
         return Err(Error::usage(format!("--hostname {hostname:?}: a host name has up to 64 plain characters")));
@@ -62,7 +55,7 @@ fn of(options: &RunOptions, user: &User, id: &str, etc: &[EtcFile], machine: &Ma
             .hostname(&*hostname)
             .root(RootBuilder::default().path(root_path(&options.source)).readonly(options.read_only).build()?)
             .process(process(options, user, &hostname, bounding)?)
-            .mounts(mounts::mounts(options, etc)?)
+            .mounts(mounts::mounts(options)?)
             .linux(linux(options, filter, machine)?)
             .build()
     };

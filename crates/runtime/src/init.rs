@@ -75,6 +75,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         false => Some(private_proc()?),
     };
     let view = inputs.cgroup.view();
+    let mut files = None;
 
     trace::stage(
         "build the container's tree",
@@ -84,6 +85,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     for (step, source) in plan.mounts.iter().zip(&sources) {
         match step.what {
             What::Cgroup => cgroup_mount(&root, step, view.as_deref())?,
+            What::File { ref text } => own_file(&root, step, text, &mut files)?,
             _ => drop(mounts::perform(&root, step, source.as_ref())?),
         }
     }
@@ -169,14 +171,34 @@ fn enter_root_mount(root: OwnedFd) -> Result<Root> {
 
 /// A procfs of our PID namespace that no path of the container leads to: what is written through it cannot be led
 /// elsewhere by mounts of the image (CVE-2019-16884, CVE-2025-52881).
-///
-/// It lies over the host's, in this namespace, so as to go with the old root: the kernel waits for a grace period
-/// whenever mounts are taken away, and a detached one that is closed would be a second time.
 fn private_proc() -> Result<OwnedFd> {
     let doing = || "make a private procfs".to_owned();
     let proc = mount::new_filesystem(c"proc", None, &[], MountAttrFlags::empty()).doing(doing)?;
-    mount::move_mount(proc.as_fd(), c"", CWD, c"/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).doing(doing)?;
+    out_of_sight(proc.as_fd(), c"/proc").doing(doing)?;
     Ok(proc)
+}
+
+/// Lays a mount over a folder of the host's, in this namespace, so that it goes with the old root: the kernel waits for a
+/// grace period whenever mounts are taken away, and a detached one that is closed would be a second time.
+fn out_of_sight(mount: BorrowedFd<'_>, over: &CStr) -> hull_sys::Result<()> {
+    mount::move_mount(mount, c"", CWD, over, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// A small file that is the container's own: nothing on the host names it, and it cannot grow beyond its file system,
+/// which is made for the first one (`files`).
+fn own_file(root: &Root, step: &MountStep, text: &[u8], files: &mut Option<OwnedFd>) -> Result<()> {
+    let doing = || format!("mount {}", step.destination.display());
+    let folder: &OwnedFd = match files {
+        Some(made) => made,
+        None => {
+            let options = [(c"mode", c"755"), (c"size", c"1m"), (c"nr_inodes", c"16")];
+            let made = mounts::tmpfs(&options, MountAttrFlags::empty()).doing(doing)?;
+            // Before Linux 6.15 only what is attached can be copied. Not over /proc, which lookups may need.
+            out_of_sight(made.as_fd(), c"/sys").doing(doing)?;
+            files.insert(made)
+        }
+    };
+    mounts::file(root, step, text, folder.as_fd())
 }
 
 /// v2: the unified view. v1: a tmpfs with one mount for each hierarchy that the container is in.

@@ -8,7 +8,7 @@ use std::path::Path;
 use hull_sys::mount::{self, MountAttr, MountAttrFlags};
 use hull_sys::path::Root;
 use hull_sys::{Errno, fs};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 
 use crate::error::{Doing, Error, Result};
 use crate::plan::{MountStep, Plan, What};
@@ -76,6 +76,20 @@ pub(crate) fn perform(root: &Root, step: &MountStep, source: Option<&OwnedFd>) -
         }
         _ => Err(Error::invalid(doing(), "there is no source")),
     }
+}
+
+/// Writes `text` to a new file in `folder`, a mount of our own, and attaches that alone at the step's place.
+pub(crate) fn file(root: &Root, step: &MountStep, text: &[u8], folder: BorrowedFd<'_>) -> Result<()> {
+    use mount::OpenTreeFlags as Flags;
+    let doing = || format!("mount {}", step.destination.display());
+    let name = step.destination.file_name().unwrap_or_default();
+    let name = CString::new(name.as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
+    let made = fs::openat(folder, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o644).doing(doing)?;
+    fs::write(made.as_fd(), text).doing(doing)?;
+    let file = mount::open_tree(folder, &name, Flags::OPEN_TREE_CLONE).doing(doing)?;
+    let target = target(root, &step.destination, false).doing(doing)?;
+    refuse_inside_proc(step, target.as_fd(), false)?;
+    mount::attach(file.as_fd(), target.as_fd()).map_err(|error| unlike(doing(), error, false, &target))
 }
 
 /// A new file system, made detached and attached in the end.
@@ -272,8 +286,13 @@ pub(crate) fn mask(root: &Root, plan: &Plan) -> Result<()> {
 
 /// A detached mount of a folder that nothing can be put into.
 fn empty_folder() -> hull_sys::Result<OwnedFd> {
-    let options = [(c"size".to_owned(), Some(c"0k".to_owned())), (c"nr_inodes".to_owned(), Some(c"1".to_owned()))];
-    mount::new_filesystem(c"tmpfs", None, &options, MountAttrFlags::MOUNT_ATTR_RDONLY)
+    tmpfs(&[(c"size", c"0k"), (c"nr_inodes", c"1")], MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// A detached tmpfs.
+pub(crate) fn tmpfs(options: &[(&CStr, &CStr)], attributes: MountAttrFlags) -> hull_sys::Result<OwnedFd> {
+    let options: Vec<_> = options.iter().map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned()))).collect();
+    mount::new_filesystem(c"tmpfs", None, &options, attributes)
 }
 
 /// A detached copy of what is mounted.

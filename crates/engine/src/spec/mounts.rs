@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::{Built, EtcFile, INIT};
+use super::{Built, INIT};
 use crate::options::RunOptions;
 
 fn mount(kind: &str, target: &str, options: &[&str]) -> Built<Mount> {
@@ -12,22 +12,23 @@ fn mount(kind: &str, target: &str, options: &[&str]) -> Built<Mount> {
     MountBuilder::default().typ(kind).source(kind).destination(target).options(options).build()
 }
 
+/// How many mounts are the kernel's file systems; they come first.
+pub const KERNEL_MOUNTS: usize = 7;
+
 /// All mounts in their order.
-pub(super) fn mounts(options: &RunOptions, etc: &[EtcFile]) -> Built<Vec<Mount>> {
+pub(super) fn mounts(options: &RunOptions) -> Built<Vec<Mount>> {
     // What a privileged container may write to: the host's devices and settings, and its own control groups.
-    let kernel = if options.privileged { "rw" } else { "ro" };
-    let mut all = vec![
+    let access = if options.privileged { "rw" } else { "ro" };
+    let kernel: [Mount; KERNEL_MOUNTS] = [
         mount("proc", "/proc", &["nosuid", "noexec", "nodev"])?,
         mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
         mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"])?,
         mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
         mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"])?,
-        mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", kernel])?,
-        mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", kernel])?,
+        mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", access])?,
+        mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", access])?,
     ];
-    for file in etc {
-        all.push(bind(&file.source, file.target, &["rbind", "rprivate"])?);
-    }
+    let mut all = kernel.to_vec();
     if options.init {
         all.push(bind(&"/proc/self/exe".into(), INIT, &["bind", "rprivate", "ro", "nosuid", "nodev"])?);
     }

@@ -36,8 +36,7 @@ fn root() -> User {
 }
 
 fn plan(options: &RunOptions, user: &User) -> Plan {
-    let etc = [EtcFile { source: "/run/hull/hosts".into(), target: "/etc/hosts" }];
-    Plan::from_spec(&of(options, user, ID, &etc, &machine()).unwrap()).unwrap()
+    crate::run::plan(options, ID, &of(options, user, ID, &machine()).unwrap()).unwrap()
 }
 
 /// The plan as `--dry-run` prints it, without the length of a program that is tested elsewhere.
@@ -80,7 +79,7 @@ fn the_plan_of_a_read_only_container_with_a_user_and_limits_is_this_one() {
 
 #[test]
 fn a_privileged_container_is_filtered_only_when_it_is_asked_for_and_may_open_every_device() {
-    let spec = of(&RunOptions { privileged: true, ..options() }, &root(), ID, &[], &machine()).unwrap();
+    let spec = of(&RunOptions { privileged: true, ..options() }, &root(), ID, &machine()).unwrap();
     let linux = spec.linux().as_ref().unwrap();
     assert!(linux.seccomp().is_none());
     let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
@@ -90,7 +89,7 @@ fn a_privileged_container_is_filtered_only_when_it_is_asked_for_and_may_open_eve
 #[test]
 fn a_given_variable_replaces_the_default() {
     let given = RunOptions { env: vec!["PATH=/x".into(), "A=1".into(), "A=2".into()], ..options() };
-    let spec = of(&given, &root(), ID, &[], &machine()).unwrap();
+    let spec = of(&given, &root(), ID, &machine()).unwrap();
     let env = spec.process().as_ref().unwrap().env().clone().unwrap();
     assert_eq!(env, ["HOSTNAME=0123456789ab", "HOME=/root", "PATH=/x", "A=2"]);
 }
@@ -107,6 +106,6 @@ fn another_user_has_no_capability_in_force() {
 #[test]
 fn a_default_capability_that_the_machine_lacks_is_left_out() {
     let machine = Machine { capabilities: caps::ALL & !1, ..machine() };
-    let spec = of(&options(), &root(), ID, &[], &machine).unwrap();
+    let spec = of(&options(), &root(), ID, &machine).unwrap();
     assert_eq!(Plan::from_spec(&spec).unwrap().caps.bounding.count_ones(), 10);
 }

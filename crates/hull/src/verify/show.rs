@@ -8,6 +8,7 @@ use hull_runtime::caps;
 use super::expect::{Check, line, map_text, names as names_of, seccomp_text};
 use super::facts::Facts;
 use super::limits::Limit;
+use super::mountinfo::Mount;
 use crate::table::escape;
 
 /// One line: what it is about, and what this process sees of it.
@@ -60,7 +61,9 @@ fn view(facts: &Facts) -> Vec<Row> {
     let plural = if facts.processes == 1 { "process" } else { "processes" };
     let proc = format!("{} {plural}, this one is {}", facts.processes, facts.pid_in_proc);
     let mut rows = vec![root(facts), row(line::MOUNTS, facts.mounts.len()), row(line::PROC, proc)];
-    let scratch = facts.mounts.iter().filter(|mount| mount.kind == "tmpfs" && is_users(&mount.target));
+    // Whole file systems: a file of one, as /etc/hosts is, is nothing to write to at will.
+    let whole = |mount: &&Mount| mount.kind == "tmpfs" && mount.root == "/";
+    let scratch = facts.mounts.iter().filter(whole).filter(|mount| is_users(&mount.target));
     rows.extend(scratch.map(|mount| {
         let how = if mount.read_only() { "read-only" } else { "writable" };
         row(line::tmpfs(Path::new(&mount.target)), how)

@@ -31,6 +31,7 @@ impl fmt::Display for Plan {
                     format!("{} of {}", if *recursive { "rbind" } else { "bind" }, source.display())
                 }
                 What::Filesystem { kind, .. } => show(kind),
+                What::File { text } => format!("a file of {} bytes", text.len()),
                 What::Cgroup => "cgroup".to_owned(),
                 What::Remount { .. } => "remount".to_owned(),
             };

@@ -42,6 +42,11 @@ pub enum What {
         /// What the mount table shows as its source.
         source: Option<CString>,
     },
+    /// A small file of the container's own with this text.
+    File {
+        /// What it says at first.
+        text: Vec<u8>,
+    },
     /// The view of the container's own control groups.
     Cgroup,
     /// What is there already, changed.
