@@ -41,6 +41,10 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         "The limits are in force before the process does anything else. It moves itself, which no other process has to \
          wait for; the cgroup namespace is made here because it is rooted where its maker is.",
     );
+    // At once, for the parent may die at any moment; what it leaves is cleared when nobody holds it any more.
+    if plan.die_with_parent {
+        tie_to_parent(line)?;
+    }
     // One that came through another process was not born in its v2 group.
     inputs.cgroup.join(!joins.through)?;
     if plan.namespaces.new.contains(Namespaces::CGROUP) {
@@ -119,13 +123,9 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     schedule(&plan.running)?;
     give_stdio(plan, &stdio)?;
     become_user(plan)?;
-    // After the change of ids, which clears it.
+    // Again after the change of ids, which clears it.
     if plan.die_with_parent {
-        cred::die_with_parent().doing(|| "tie the container to its parent".to_owned())?;
-        // It may have died before.
-        if line.is_closed().doing(|| "look for the parent".to_owned())? {
-            return Ok(());
-        }
+        tie_to_parent(line)?;
     }
     enter_cwd(plan)?;
     for (number, file) in stdio.iter().enumerate() {
@@ -143,6 +143,15 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         }
     }
     execute(plan, proc.as_ref())
+}
+
+/// From here on the kernel kills us when the parent dies. If it has died before, so do we now.
+fn tie_to_parent(line: &Line) -> Result<()> {
+    cred::die_with_parent().doing(|| "tie the container to its parent".to_owned())?;
+    if line.is_closed().doing(|| "look for the parent".to_owned())? {
+        process::exit_now(0);
+    }
+    Ok(())
 }
 
 /// Whatever it does for us is done when it says so. If it is gone, so are we.
