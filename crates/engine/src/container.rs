@@ -108,7 +108,13 @@ impl Lasting {
         json::write(&self.path(), RECORD, record)
     }
 
-    /// Records the end; from here on the container lasts.
+    /// Waits until the record survives a loss of power. The container's own processes do not, so it may start before.
+    pub(crate) fn sync(&self) -> Result<()> {
+        json::sync(&self.path(), RECORD)
+    }
+
+    /// Records the end; from here on the container lasts. An end that a loss of power takes along reads as unknown, so
+    /// nobody waits for the disk here.
     pub(crate) fn exited(mut self, code: i32) -> Result<()> {
         self.kept = true;
         json::write(&self.path(), EXIT, &Exit { code, finished: now() })

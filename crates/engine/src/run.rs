@@ -82,7 +82,8 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
     }
 
     let mut relay = Relay::prepare(options)?;
-    let ended = contain(&hold, assembled.mount, &assembled.options, &mut relay)?;
+    let sync = || lasting.as_ref().map_or(Ok(()), Lasting::sync);
+    let ended = contain(&hold, assembled.mount, &assembled.options, &mut relay, sync)?;
     drop(relay);
 
     if let Some(lasting) = lasting {
@@ -95,11 +96,17 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
 }
 
 /// Runs a command on `root` from the first limit to the last process: `run` with its name and record taken off, which is
-/// also what a build's RUN is.
+/// also what a build's RUN is. `meanwhile` is done while the container builds its tree.
 ///
 /// # Errors
 /// [`Error`]; nothing of the container is left then but its hold.
-pub fn contain(hold: &Hold, root: OwnedFd, options: &RunOptions, streams: &mut dyn Streams) -> Result<Ended> {
+pub fn contain(
+    hold: &Hold,
+    root: OwnedFd,
+    options: &RunOptions,
+    streams: &mut dyn Streams,
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<Ended> {
     // What was asked becomes a specification, and that becomes a plan: both are data, and nothing has happened yet.
     let user = user::resolve(&duplicate(&root)?, options.user.as_deref().unwrap_or(""))?;
     let spec = spec::build(options, &user, hold.id())?;
@@ -119,7 +126,10 @@ pub fn contain(hold: &Hold, root: OwnedFd, options: &RunOptions, streams: &mut d
     let waits = matches!(stdio, Stdio::Terminal);
     let inputs = Inputs { root, cgroup: &group, stdio, waits };
     let mut created = hull_runtime::create(&plan, inputs)?;
-    streams.connect(&mut created)?;
+    if let Err(error) = meanwhile().and_then(|()| streams.connect(&mut created)) {
+        created.abandon();
+        return Err(error);
+    }
     created.start()?;
     let ended = streams.until_end(&created)?;
     drop(created);

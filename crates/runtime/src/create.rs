@@ -203,7 +203,7 @@ impl Created {
     }
 
     /// Ends what was created and takes its status, so that nothing of it is left.
-    fn abandon(&self) {
+    pub fn abandon(&self) {
         const SIGKILL: i32 = 9;
         debug_assert_eq!(signal::parse("KILL"), Ok(SIGKILL));
         // Both fail only if the process has ended and was reaped already.
