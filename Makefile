@@ -7,7 +7,7 @@ CARGO ?= cargo
 VM ?= ../shared/vm/vm
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hull
 PACKAGES := busybox-static chromium docker.io skopeo strace umoci zstd
-BENCH_PACKAGES := crun gcc libc6-dev docker.io runc mmdebstrap
+BENCH_PACKAGES := crun gcc libc6-dev docker.io runc mmdebstrap python3
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
 # The image that the demo is built on: Debian's own packages, made once; BASE=name takes another one from the store.
 OURS := hull-demo-base
@@ -80,8 +80,5 @@ bench-deps:
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 
-bench: deps bench-deps build ## hull beside crun and docker, alternating, as ratios of medians
-	bench/run-noop
-	CACHE=$(CACHE) bench/run-image
-	CACHE=$(CACHE) bench/build
-	bench/demo
+bench: deps bench-deps build ## hull beside crun and docker, alternating, as ratios of medians in one table
+	CACHE=$(CACHE) bench/all

@@ -64,14 +64,33 @@ def show(name, values):
     print(f"  {name:22} median {median:8.2f} ms   min {low:8.2f}   max {high:8.2f}   ({len(values)} runs)")
 
 
+# What the table at the end of `make bench` has: what, a ratio or a figure as text, the target or None.
+ROWS = []
+
+
+def row(what, figure, target=None):
+    """Prints a figure, and keeps it for the table."""
+    ROWS.append((what, figure, target))
+    value = figure if isinstance(figure, str) else f"{figure:.3f}"
+    print(f"  {what}: {value}" + (f" (target: at most {target:.2f})" if target else ""), flush=True)
+
+
 def report(title, names, times, target):
-    """Prints both medians and their ratio; gives the ratio."""
+    """Prints both medians and their ratio."""
     print(title)
     for name, values in zip(names, times):
         show(name, values)
-    ratio = statistics.median(times[0]) / statistics.median(times[1])
-    print(f"  {'ratio':22} {ratio:.2f} (target: at most {target:.2f})")
-    return ratio
+    row(f"{title}, {names[0]} / {names[1]}", statistics.median(times[0]) / statistics.median(times[1]), target)
+
+
+def table():
+    """Prints all rows."""
+    width = max(len(what) for what, _, _ in ROWS)
+    print(f"\n{'':{width}}  {'figure':>10}  {'target':>7}")
+    for what, figure, target in ROWS:
+        value = figure if isinstance(figure, str) else f"{figure:.3f}"
+        held = "" if target is None else "  held" if figure <= target else "  MISSED"
+        print(f"{what:{width}}  {value:>10}  {f'{target:.2f}' if target else '':>7}{held}")
 
 
 @contextlib.contextmanager
