@@ -19,6 +19,7 @@ mod lesson;
 mod limits;
 mod manifests;
 mod nested;
+mod oci;
 mod run;
 mod store;
 mod terminal;

@@ -33,7 +33,7 @@ struct Flow {
 }
 
 /// What stands between.
-pub(crate) struct Relay {
+pub struct Relay {
     given: Option<Stdio>,
     flows: Vec<Flow>,
     interactive: bool,
@@ -52,7 +52,7 @@ impl Relay {
     ///
     /// # Errors
     /// `-t` without a terminal on standard input.
-    pub(crate) fn prepare(options: &RunOptions) -> Result<Self> {
+    pub fn prepare(options: &RunOptions) -> Result<Self> {
         if options.tty && options.interactive && !tty::is_terminal(stdio::stdin()) {
             return Err(Error::usage_hint("-it: standard input is not a terminal", "leave -t out"));
         }

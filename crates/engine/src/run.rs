@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use hull_runtime::cgroup::{self, Cgroup, Host, Place};
 use hull_runtime::plan::Plan;
-use hull_runtime::{Created, Ended, Inputs, Stdio};
+use hull_runtime::{Created, Ended, Inputs, Start, Stdio};
 use hull_sys::path::Root;
 use hull_sys::trace;
 
@@ -123,8 +123,8 @@ pub fn contain(
 
     let stdio = streams.stdio()?;
     // A terminal has to be connected before anything is written to it.
-    let waits = matches!(stdio, Stdio::Terminal);
-    let inputs = Inputs { root, cgroup: &group, stdio, waits };
+    let start = if matches!(stdio, Stdio::Terminal) { Start::WhenTold } else { Start::AtOnce };
+    let inputs = Inputs { root, cgroup: &group, stdio, start };
     let mut created = hull_runtime::create(&plan, inputs)?;
     if let Err(error) = meanwhile().and_then(|()| streams.connect(&mut created)) {
         created.abandon();

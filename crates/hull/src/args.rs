@@ -56,6 +56,13 @@ pub enum Command {
     },
     /// Tell about this hull and this machine
     Info,
+    /// The verbs of an OCI runtime, runc's: what containerd, Docker and Podman call (also by the name hull-oci)
+    #[command(disable_help_flag = true)]
+    Oci {
+        /// A verb and its arguments; --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// List containers
     Ps(PsArgs),
     /// Download images

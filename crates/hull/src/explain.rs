@@ -89,6 +89,18 @@ impl Explain {
     }
 }
 
+/// One event on one line.
+pub(crate) fn line(event: &Event) -> String {
+    use hull_sys::trace::Kind;
+    match event.kind {
+        Kind::Stage => format!("{}: {}", event.name, event.args),
+        Kind::Call | Kind::Walk => {
+            let micros = event.duration as f64 / 1000.0;
+            format!("[{}] {}({}) = {} in {micros:.1} us", role(event.role), event.name, event.args, result(event))
+        }
+    }
+}
+
 /// Who made a call, as people read it.
 fn role(role: Role) -> &'static str {
     match role {

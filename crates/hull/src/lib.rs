@@ -10,6 +10,7 @@ mod demo;
 mod explain;
 mod images;
 mod init;
+mod oci;
 mod pull;
 mod report;
 mod table;
@@ -40,8 +41,10 @@ pub fn main() -> i32 {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let status = match name.as_str() {
-        "hull-oci" | "runc" => {
-            Err(Report::usage("the OCI verbs are not supported yet", Some("use `hull run --rootfs`")))
+        "hull-oci" | "runc" => Ok(oci::oci(std::env::args_os().collect())),
+        // What follows the word has flags of its own, some of which hull has too.
+        _ if std::env::args_os().nth(1).is_some_and(|word| word == "oci") => {
+            Ok(oci::oci(std::env::args_os().skip(1).collect()))
         }
         "hull-init" => Ok(init::init(std::env::args_os().skip(1).collect())),
         _ => match Cli::try_parse() {
@@ -64,6 +67,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Demo(args) => demo::demo(&engine, &store(&engine)?, &args),
         Command::Images { quiet } => images::list(&store(&engine)?, quiet),
         Command::Import { file, name } => images::import(&store(&engine)?, &file, &name),
+        Command::Oci { arguments } => Ok(oci::oci([vec!["hull oci".into()], arguments].concat())),
         Command::Ps(args) => {
             root_only()?;
             containers::list(&engine, &args)

@@ -35,6 +35,11 @@ impl Report {
         Err(Self::usage(text.strip_prefix("error: ").unwrap_or(&text), None))
     }
 
+    /// What is wrong, without advice.
+    pub fn message(&self) -> &str {
+        self.message.trim_end()
+    }
+
     /// Writes it to standard error; gives the exit status.
     pub fn tell(&self) -> i32 {
         eprintln!("hull: {}", self.message.trim_end());
@@ -63,6 +68,12 @@ impl From<hull_registry::Error> for Report {
 impl From<hull_build::Error> for Report {
     fn from(error: hull_build::Error) -> Self {
         Self { message: error.to_string(), hint: error.hint().map(str::to_owned), code: error.exit_code() }
+    }
+}
+
+impl From<hull_runtime::Error> for Report {
+    fn from(error: hull_runtime::Error) -> Self {
+        hull_engine::Error::from(error).into()
     }
 }
 

@@ -80,7 +80,9 @@ impl CapSets {
             effective: mask(sets.effective()),
             permitted: mask(sets.permitted()),
             inheritable: mask(sets.inheritable()),
-            ambient: mask(sets.ambient()),
+            // A capability is ambient only while it is permitted and inheritable (capabilities(7)). `runc spec` writes more
+            // than that, and runc lets what cannot be be.
+            ambient: mask(sets.ambient()) & mask(sets.inheritable()) & mask(sets.permitted()),
         }
     }
 }

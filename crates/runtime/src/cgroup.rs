@@ -12,6 +12,7 @@ mod live;
 mod other;
 mod place;
 
+pub use devices::standard_devices;
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
 pub use live::{Cgroup, Stats, folders, is_abandoned, kill_leftover, leftovers, remove_leftover};

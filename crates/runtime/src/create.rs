@@ -36,9 +36,19 @@ pub struct Inputs<'a> {
     pub cgroup: &'a Cgroup,
     /// What the command reads and writes.
     pub stdio: Stdio,
-    /// Whether the process, when all else is done, waits for [`Created::start`] to tell it so. If not, `start` is where
-    /// the parent hears whether the command could be executed.
-    pub waits: bool,
+    /// When the command is executed.
+    pub start: Start,
+}
+
+/// When the command is executed, all else being done.
+#[derive(Debug)]
+pub enum Start {
+    /// At once; [`Created::start`] is where the parent hears whether it could be.
+    AtOnce,
+    /// When [`Created::start`] says so.
+    WhenTold,
+    /// When a process that connects to this listening socket says so ([`crate::start`]); the parent may be gone by then.
+    WhenConnected(OwnedFd),
 }
 
 /// Standard input, output and error of the command.
@@ -59,7 +69,7 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// The multiplexer's side of the container's terminal.
     pub terminal: Option<OwnedFd>,
-    waits: bool,
+    told: bool,
     line: Line,
 }
 
@@ -98,7 +108,8 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     drop(theirs);
     drop(sources);
 
-    let mut created = Created { pid, pidfd, terminal: None, waits: inputs.waits, line: ours };
+    let told = matches!(inputs.start, Start::WhenTold);
+    let mut created = Created { pid, pidfd, terminal: None, told, line: ours };
     match created.bring_up(plan, &inputs) {
         Ok(()) => Ok(created),
         Err(error) => {
@@ -132,7 +143,7 @@ impl Created {
             }
             self.terminal = terminal;
         }
-        if !self.waits {
+        if matches!(inputs.start, Start::AtOnce) {
             return Ok(());
         }
         match self.hear()?.0.as_slice() {
@@ -168,7 +179,7 @@ impl Created {
     /// # Errors
     /// It could not be executed: [`crate::Class::NotFound`], [`crate::Class::NotExecutable`], or a setup step.
     pub fn start(&self) -> Result<()> {
-        if self.waits {
+        if self.told {
             self.line.send(b"start", None).doing(|| "start the container".to_owned())?;
         }
         let (message, _) = self.line.receive().doing(|| "hear from the container".to_owned())?;

@@ -14,7 +14,7 @@ use hull_sys::path::Root;
 use hull_sys::sync::Line;
 use hull_sys::{Errno, cred, net, process, sched, seccomp, signal, trace, tty};
 
-use crate::create::{Inputs, Stdio};
+use crate::create::{Inputs, Start, Stdio};
 use crate::devices;
 use crate::diagnose;
 use crate::error::{Doing, Error, Result};
@@ -22,20 +22,21 @@ use crate::join::{self, Joins};
 use crate::lsm;
 use crate::mounts::{self, Sources};
 use crate::plan::{MountStep, Plan, Running, What};
+use crate::start;
 
 /// What runc gives a process whose specification says nothing.
 const DEFAULT_UMASK: u32 = 0o022;
 
 /// Runs the child's half. Never returns: the command's exec replaces it, or it tells its parent why not and ends.
-pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: Line) -> ! {
-    let Err(error) = story(plan, inputs, sources, joins, &line) else { process::exit_now(0) };
+pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, mut line: Line) -> ! {
+    let Err(error) = story(plan, inputs, sources, joins, &mut line) else { process::exit_now(0) };
     // If the parent is gone there is nobody to tell.
     let _ = line.send(&error.to_message(), None);
     process::exit_now(1)
 }
 
 /// `Ok` only when the parent has gone away.
-fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: &Line) -> Result<()> {
+fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: &mut Line) -> Result<()> {
     trace::stage(
         "join the groups",
         "The limits are in force before the process does anything else. It moves itself, which no other process has to \
@@ -135,11 +136,18 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         tty::make_controlling(stdio[0].as_fd()).doing(|| "take the terminal".to_owned())?;
     }
 
-    if inputs.waits {
-        line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
-        let (message, _) = line.receive().doing(|| "wait for the start".to_owned())?;
-        if message != b"start" {
-            return Ok(());
+    match inputs.start {
+        Start::AtOnce => {}
+        Start::WhenTold => {
+            line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
+            let (message, _) = line.receive().doing(|| "wait for the start".to_owned())?;
+            if message != b"start" {
+                return Ok(());
+            }
+        }
+        Start::WhenConnected(listener) => {
+            line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
+            *line = start::wait(listener)?;
         }
     }
     execute(plan, proc.as_ref())

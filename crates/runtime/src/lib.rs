@@ -21,7 +21,9 @@ pub mod options;
 pub mod plan;
 pub mod seccomp;
 pub mod spec;
+pub mod start;
+pub mod state;
 
-pub use create::{Created, Inputs, Stdio, create};
+pub use create::{Created, Inputs, Start, Stdio, create};
 pub use error::{Class, Error, Result};
 pub use hull_sys::process::Ended;

@@ -1,5 +1,6 @@
 //! The line between the two halves of a creation: one socket pair, whole messages, descriptors along with them.
 
+use std::ffi::CStr;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +11,9 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType,
 };
 
-use crate::call::{Arg, Result, call};
+use rustix::io::Errno;
+
+use crate::call::{Arg, Error, Result, call};
 
 /// One end.
 #[derive(Debug)]
@@ -26,6 +29,49 @@ pub fn pair() -> Result<(Line, Line)> {
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
     })?;
     Ok((Line(ours), Line(theirs)))
+}
+
+/// A socket with the name `path`, at which others [`connect`]. A name has up to 107 bytes; `/proc/self/fd/N/NAME` is short.
+pub fn listen(path: &CStr) -> Result<OwnedFd> {
+    let socket = socket()?;
+    let address =
+        rustix::net::SocketAddrUnix::new(path).map_err(|errno| Error::new("bind", format!("{path:?}"), errno))?;
+    call("bind", &[Arg::fd(&socket), Arg::cstr(path)], || rustix::net::bind(&socket, &address))?;
+    call("listen", &[Arg::fd(&socket), Arg::Int(8)], || rustix::net::listen(&socket, 8))?;
+    Ok(socket)
+}
+
+/// Waits for somebody who connects.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<Line> {
+    let mut accepted = None;
+    call("accept4", &[Arg::fd(&listener), Arg::Text("NULL, NULL, SOCK_CLOEXEC")], || {
+        let flags = SocketFlags::CLOEXEC;
+        accepted = Some(rustix::io::retry_on_intr(|| rustix::net::accept_with(listener, flags))?);
+        Ok(())
+    })?;
+    accepted.map(Line).ok_or_else(|| Error::new("accept4", "", Errno::IO))
+}
+
+/// Connects to the socket that was made by [`listen`].
+///
+/// # Errors
+/// `ECONNREFUSED` if nobody listens any more, `ENOENT` if there is no such socket.
+pub fn connect(path: &CStr) -> Result<Line> {
+    let socket = socket()?;
+    let address =
+        rustix::net::SocketAddrUnix::new(path).map_err(|errno| Error::new("connect", format!("{path:?}"), errno))?;
+    call("connect", &[Arg::fd(&socket), Arg::cstr(path)], || rustix::net::connect(&socket, &address))?;
+    Ok(Line(socket))
+}
+
+fn socket() -> Result<OwnedFd> {
+    let mut made = None;
+    call("socket", &[Arg::Text("AF_UNIX"), Arg::Text("SOCK_SEQPACKET|SOCK_CLOEXEC"), Arg::Int(0)], || {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        made = Some(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?);
+        Ok(())
+    })?;
+    made.ok_or_else(|| Error::new("socket", "", Errno::IO))
 }
 
 impl Line {

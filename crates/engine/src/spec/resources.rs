@@ -1,5 +1,6 @@
 //! The limits of a container as OCI resources. Pure.
 
+use hull_runtime::cgroup;
 use oci_spec::runtime::{
     LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder,
     LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
@@ -39,34 +40,8 @@ pub(super) fn resources(options: &RunOptions, counts_swap: bool) -> Built<LinuxR
     all.build()
 }
 
-/// Nothing but the standard devices and terminals, unless privileged; making any node is allowed, opening it is not.
+/// Nothing but what every container may use, unless privileged.
 fn device_rules(privileged: bool) -> Built<Vec<LinuxDeviceCgroup>> {
-    use LinuxDeviceType as Type;
-    if privileged {
-        return Ok(vec![rule(true, Type::A, (None, None), "rwm")?]);
-    }
-    let mut rules = vec![rule(false, Type::A, (None, None), "rwm")?];
-    rules.push(rule(true, Type::C, (None, None), "m")?);
-    rules.push(rule(true, Type::B, (None, None), "m")?);
-    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)] {
-        rules.push(rule(true, Type::C, (Some(major), Some(minor)), "rwm")?);
-    }
-    rules.push(rule(true, Type::C, (Some(136), None), "rwm")?);
-    Ok(rules)
-}
-
-fn rule(
-    allow: bool,
-    kind: LinuxDeviceType,
-    number: (Option<i64>, Option<i64>),
-    access: &str,
-) -> Built<LinuxDeviceCgroup> {
-    let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).access(access);
-    if let Some(major) = number.0 {
-        rule = rule.major(major);
-    }
-    if let Some(minor) = number.1 {
-        rule = rule.minor(minor);
-    }
-    rule.build()
+    let all = LinuxDeviceCgroupBuilder::default().allow(privileged).typ(LinuxDeviceType::A).access("rwm").build()?;
+    Ok(if privileged { vec![all] } else { [vec![all], cgroup::standard_devices()].concat() })
 }

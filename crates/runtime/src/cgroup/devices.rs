@@ -43,6 +43,25 @@ pub(super) fn line(rule: &LinuxDeviceCgroup) -> Result<Write> {
     Ok(write("devices", if rule.allow() { "devices.allow" } else { "devices.deny" }, value))
 }
 
+/// What every container may use: the standard devices and terminals. Making any node is allowed, opening it is not.
+pub fn standard_devices() -> Vec<LinuxDeviceCgroup> {
+    use LinuxDeviceType as Type;
+    const NUMBERS: [(i64, i64); 7] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)];
+    let rule = |kind, major, minor, access: &str| {
+        let mut rule = LinuxDeviceCgroup::default();
+        rule.set_allow(true)
+            .set_typ(Some(kind))
+            .set_major(major)
+            .set_minor(minor)
+            .set_access(Some(access.to_owned()));
+        rule
+    };
+    let mut all = vec![rule(Type::C, None, None, "m"), rule(Type::B, None, None, "m")];
+    all.extend(NUMBERS.map(|(major, minor)| rule(Type::C, Some(major), Some(minor), "rwm")));
+    all.push(rule(Type::C, Some(136), None, "rwm"));
+    all
+}
+
 /// Registers of the program.
 const R0: u8 = 0;
 const CONTEXT: u8 = 1;

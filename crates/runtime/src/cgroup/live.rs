@@ -68,6 +68,47 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// The groups of a container that was created before, as far as they are there. They stay when this is dropped.
+    ///
+    /// # Errors
+    /// One cannot be opened.
+    pub fn open(host: &Host, paths: &[PathBuf]) -> Result<Self> {
+        let mut groups = Vec::new();
+        for path in paths {
+            let Some(hierarchy) = host.hierarchies.iter().find(|hierarchy| path.starts_with(&hierarchy.mount)) else {
+                continue;
+            };
+            match fs::openat(CWD, &c_path(path), OFlags::RDONLY | OFlags::DIRECTORY, 0) {
+                Err(error) if error.errno() == Errno::NOENT => {}
+                other => {
+                    let folder = other.doing(|| format!("open the control group {}", path.display()))?;
+                    groups.push(Group { hierarchy: hierarchy.clone(), path: path.clone(), folder });
+                }
+            }
+        }
+        Ok(Self { groups, removed: true })
+    }
+
+    /// Leaves the groups to the container, which outlives this process.
+    pub fn keep(mut self) {
+        self.removed = true;
+    }
+
+    /// Whether the container's processes are stopped where they are.
+    ///
+    /// # Errors
+    /// The group that says so cannot be read.
+    pub fn is_frozen(&self) -> Result<bool> {
+        for group in &self.groups {
+            let v1 = group.hierarchy.controllers.iter().any(|name| name == "freezer");
+            if v1 && group.hierarchy.version == Version::V1 {
+                return Ok(group.get("freezer.state")?.trim() != "THAWED");
+            }
+        }
+        let unified = self.groups.iter().find(|group| group.hierarchy.version == Version::V2);
+        unified.map_or(Ok(false), |group| Ok(group.get("cgroup.events")?.lines().any(|line| line == "frozen 1")))
+    }
+
     /// The group in which `write` is done.
     fn group(&self, host: &Host, write: &Write) -> Result<&Group> {
         let hierarchy = host.hierarchy(write);

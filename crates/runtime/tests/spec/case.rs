@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use hull_runtime::cgroup::{self, Cgroup, Host, Place};
 use hull_runtime::plan::Plan;
-use hull_runtime::{Created, Ended, Inputs, Result, Stdio};
+use hull_runtime::{Created, Ended, Inputs, Result, Start, Stdio};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ impl Case {
         let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let null = files::File::open("/dev/null").unwrap();
         let stdio = Stdio::Given([null.into(), input.try_clone().unwrap(), input]);
-        let created = hull_runtime::create(&plan, Inputs { root, cgroup: &group, stdio, waits: true })?;
+        let created = hull_runtime::create(&plan, Inputs { root, cgroup: &group, stdio, start: Start::WhenTold })?;
         Ok(Made { created, group, output })
     }
 

@@ -1,0 +1,208 @@
+//! runc's command line: what containerd, Docker and Podman call. `hull oci …`, or `hull-oci …` and `runc …` by name.
+//!
+//! Verbs, flags and shapes of output are those of runc's man pages. A failure has the exit status 1 and is a line of the
+//! log, in the file of `--log` or on standard error.
+
+mod create;
+mod log;
+mod manage;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::report::Report;
+
+/// An OCI runtime: containers from bundles, as runc's command line has them
+#[derive(Parser)]
+#[command(name = "hull-oci", disable_help_subcommand = true, disable_version_flag = true, subcommand_required = true)]
+#[command(arg_required_else_help = true)]
+pub struct Oci {
+    /// Folder of the containers' state
+    #[arg(long, value_name = "DIR", default_value = "/run/hull-oci")]
+    root: PathBuf,
+    /// Where errors go as well, standard error if not given
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Shape of a line of the log
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: log::Format,
+    /// Tell every system call in the log
+    #[arg(long)]
+    debug: bool,
+    /// Let systemd make the control groups
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Whether the caller is not root: auto, true or false
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    rootless: Rootless,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rootless {
+    Auto,
+    True,
+    False,
+}
+
+#[derive(Subcommand)]
+#[command(defer = true)]
+enum Verb {
+    /// Create a container; its command waits for `start`
+    Create(CreateArgs),
+    /// Remove what there is of a container
+    Delete {
+        /// Also one that has not ended, and no failure if there is none
+        #[arg(short, long)]
+        force: bool,
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Send a signal to a container's first process
+    Kill {
+        /// To all of its processes
+        #[arg(short, long)]
+        all: bool,
+        #[arg(value_name = "ID")]
+        id: String,
+        #[arg(default_value = "SIGTERM", value_name = "SIGNAL")]
+        signal: String,
+    },
+    /// List containers
+    List {
+        /// Shape of the list
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        format: Shape,
+        /// Only ids
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Stop all processes of a container where they are
+    Pause {
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// List the processes of a container
+    Ps {
+        /// Shape of the list
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        format: Shape,
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Arguments for ps(1)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
+    /// Let a paused container go on
+    Resume {
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Create a container, start it and wait for its end
+    Run {
+        #[command(flatten)]
+        create: CreateArgs,
+        /// Do not wait
+        #[arg(short, long)]
+        detach: bool,
+        /// Do not delete it in the end
+        #[arg(long)]
+        keep: bool,
+        /// Leave orphans to somebody else, as hull always does: it makes nobody a subreaper
+        #[arg(long)]
+        no_subreaper: bool,
+    },
+    /// Let the command of a created container run
+    Start {
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Tell a container's state
+    State {
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    Table,
+    Json,
+}
+
+// What create and run take.
+#[derive(Args)]
+struct CreateArgs {
+    /// Folder with config.json; the current one if not given
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    /// Socket that gets the terminal's descriptor
+    #[arg(long, value_name = "PATH")]
+    console_socket: Option<PathBuf>,
+    /// Socket that gets the first process's pidfd
+    #[arg(long, value_name = "PATH")]
+    pidfd_socket: Option<PathBuf>,
+    /// File for the number of the first process
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Change the root without pivot_root
+    #[arg(long)]
+    no_pivot: bool,
+    /// Keep the caller's session keyring, as hull always does
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// Pass on this many descriptors from 3 on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+/// Does what `arguments` say, the program's name first. Gives the exit status; what there is to say has been said.
+pub fn oci(arguments: Vec<std::ffi::OsString>) -> i32 {
+    if matches!(arguments.get(1).and_then(|word| word.to_str()), Some("--version" | "-v")) {
+        println!("hull-oci version {}\nspec: {}", env!("CARGO_PKG_VERSION"), create::VERSION);
+        return 0;
+    }
+    let oci = match Oci::try_parse_from(arguments) {
+        Ok(oci) => oci,
+        Err(error) if error.exit_code() == 0 => {
+            // Nobody may be reading any more.
+            let _ = error.print();
+            return 0;
+        }
+        Err(error) => {
+            let text = error.render().to_string();
+            eprintln!("hull-oci: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+            return 1;
+        }
+    };
+    let log = log::Log::new(oci.log.clone(), oci.log_format);
+    let result = if oci.debug { log.explained(|| perform(oci)) } else { perform(oci) };
+    result.unwrap_or_else(|report| log.fatal(&report))
+}
+
+fn perform(oci: Oci) -> Result<i32, Report> {
+    let refuse = |what: &str| Err(Report::usage(format!("{what} is not supported yet"), None));
+    if oci.systemd_cgroup {
+        return refuse("--systemd-cgroup");
+    }
+    if oci.rootless == Rootless::True || !rustix::process::geteuid().is_root() {
+        return refuse("running without root");
+    }
+    let root = &oci.root;
+    match oci.verb {
+        Verb::Create(args) => create::create(root, &args).map(|()| 0),
+        Verb::Run { create, detach, keep, no_subreaper: _ } => create::run(root, &create, detach, keep),
+        Verb::Start { id } => manage::start(root, &id),
+        Verb::State { id } => manage::state(root, &id),
+        Verb::Delete { force, id } => manage::delete(root, &id, force),
+        Verb::Kill { all, id, signal } => manage::kill(root, &id, &signal, all),
+        Verb::List { format, quiet } => manage::list(root, format, quiet),
+        Verb::Pause { id } => manage::pause(root, &id, true),
+        Verb::Resume { id } => manage::pause(root, &id, false),
+        Verb::Ps { format, id, arguments } => manage::ps(root, &id, format, &arguments),
+    }
+}

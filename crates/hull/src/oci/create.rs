@@ -1,0 +1,239 @@
+//! `create` and `run`: a bundle becomes a container.
+
+use std::fs;
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use hull_engine::{Relay, RunOptions, Streams};
+use hull_runtime::cgroup::{self, Cgroup, Host, Place};
+use hull_runtime::plan::Plan;
+use hull_runtime::state::{self, Folder, State};
+use hull_runtime::{Created, Inputs, Start, Stdio, spec, start};
+use hull_sys::mount;
+use jiff::Timestamp;
+use oci_spec::runtime::{LinuxResources, Spec};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+use super::CreateArgs;
+use crate::report::Report;
+
+/// The version of the specification that is implemented.
+pub const VERSION: &str = "1.3.0";
+/// A specification of a container with thousands of mounts has some megabytes.
+const LARGEST: u64 = 16 << 20;
+
+/// What a bundle says.
+struct Bundle {
+    folder: PathBuf,
+    rootfs: PathBuf,
+    spec: Spec,
+}
+
+/// A container that is there, and what has to be left to it or taken away.
+struct Made<'a> {
+    folder: Folder,
+    state: State,
+    group: Cgroup,
+    created: Created,
+    args: &'a CreateArgs,
+}
+
+/// `create`.
+pub fn create(root: &Path, args: &CreateArgs) -> Result<(), Report> {
+    make(root, args, None)?.leave()
+}
+
+/// `run`: gives the command's exit status.
+pub fn run(root: &Path, args: &CreateArgs, detach: bool, keep: bool) -> Result<i32, Report> {
+    if detach {
+        let folder = make(root, args, None)?.leave().and_then(|()| Ok(Folder::open(root, &args.id)?))?;
+        start::start(folder.as_fd())?;
+        return Ok(0);
+    }
+    let terminal = bundle(&args.bundle)?.spec.process().as_ref().and_then(|process| process.terminal());
+    let tty = terminal == Some(true) && args.console_socket.is_none();
+    let mut relay = Relay::prepare(&RunOptions { tty, interactive: true, ..RunOptions::default() })?;
+    let mut made = make(root, args, Some(relay.stdio()?))?;
+    if tty {
+        relay.connect(&mut made.created)?;
+    }
+    made.created.start()?;
+    let ended = relay.until_end(&made.created)?;
+    drop(relay);
+    let Made { mut folder, group, created, .. } = made;
+    drop(created);
+    folder.keep();
+    if keep {
+        group.keep();
+        return Ok(ended.code());
+    }
+    group.remove()?;
+    folder.delete(true)?;
+    Ok(ended.code())
+}
+
+impl Made<'_> {
+    /// Leaves the container to itself, waiting to be started.
+    fn leave(mut self) -> Result<(), Report> {
+        if let (Some(terminal), Some(socket)) = (self.created.terminal.take(), &self.args.console_socket) {
+            send(socket, terminal.as_fd(), b"/dev/pts/ptmx")?;
+        }
+        self.folder.keep();
+        self.group.keep();
+        Ok(())
+    }
+}
+
+/// Makes the container. With `stdio` its parent stays and starts it, without it waits for `start`.
+fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>) -> Result<Made<'a>, Report> {
+    refuse(args)?;
+    let bundle = bundle(&args.bundle)?;
+    let plan = Plan::from_spec(&bundle.spec)?;
+    if stdio.is_none() && plan.terminal != args.console_socket.is_some() {
+        let said = match plan.terminal {
+            true => "cannot allocate tty if runc will detach without setting console socket",
+            false => "cannot use console socket if runc will not detach or allocate tty",
+        };
+        return Err(Report::usage(said, None));
+    }
+    let folder = Folder::create(root, &args.id)?;
+    let host = Host::detect()?;
+    let writes = cgroup::plan(&host, &resources(&bundle.spec))?;
+    let place = place(&bundle.spec, &args.id)?;
+    let mut state = State {
+        oci_version: bundle.spec.version().clone(),
+        id: args.id.clone(),
+        bundle: bundle.folder,
+        rootfs: bundle.rootfs.clone(),
+        created: Timestamp::now().to_string(),
+        annotations: bundle.spec.annotations().clone().unwrap_or_default(),
+        groups: cgroup::folders(&host, &place, &writes),
+        ..State::default()
+    };
+    // Whoever clears up after a kill finds from here on where to look.
+    folder.write(&state)?;
+    let group = Cgroup::create(&host, &place, &writes)?;
+    let begin = match stdio {
+        Some(_) => Start::WhenTold,
+        None => Start::WhenConnected(start::listen(folder.as_fd())?),
+    };
+    let stdio = match stdio {
+        Some(stdio) => stdio,
+        None if plan.terminal => Stdio::Terminal,
+        None => ours()?,
+    };
+    let inputs = Inputs { root: tree(&bundle.rootfs)?, cgroup: &group, stdio, start: begin };
+    let created = hull_runtime::create(&plan, inputs)?;
+    state.pid = created.pid;
+    state.start_time = state::start_time(created.pid).unwrap_or_default();
+    folder.write(&state)?;
+    let made = Made { folder, state, group, created, args };
+    match made.tell() {
+        Ok(()) => Ok(made),
+        Err(report) => {
+            let Made { mut folder, group, .. } = made;
+            folder.keep();
+            // The reason is told; what cannot be removed is `delete --force`'s.
+            let _ = group.remove();
+            let _ = folder.delete(true);
+            Err(report)
+        }
+    }
+}
+
+impl Made<'_> {
+    /// Tells the caller which process it is.
+    fn tell(&self) -> Result<(), Report> {
+        if let Some(socket) = &self.args.pidfd_socket {
+            send(socket, self.created.as_fd(), b"pidfd")?;
+        }
+        let Some(file) = &self.args.pid_file else { return Ok(()) };
+        // Whoever waits for the file finds it whole.
+        let new = file.with_extension("new");
+        let written = fs::write(&new, self.state.pid.to_string()).and_then(|()| fs::rename(&new, file));
+        written.map_err(|error| Report::host(format!("write {}", file.display()), error))
+    }
+}
+
+fn refuse(args: &CreateArgs) -> Result<(), Report> {
+    let given = [("--no-pivot", args.no_pivot), ("--preserve-fds", args.preserve_fds > 0)];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Report::usage(format!("{flag} is not supported yet"), None)),
+        None => Ok(()),
+    }
+}
+
+/// Reads the bundle and makes its folder the current one, which relative paths of the specification are from.
+fn bundle(folder: &Path) -> Result<Bundle, Report> {
+    let folder = fs::canonicalize(folder)
+        .map_err(|error| Report::host(format!("use the bundle {}", folder.display()), error))?;
+    let path = folder.join("config.json");
+    let doing = || format!("read {}", path.display());
+    let mut text = Vec::new();
+    let read = fs::File::open(&path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text));
+    read.map_err(|error| Report::host(doing(), error))?;
+    if text.len() as u64 > LARGEST {
+        return Err(Report::host(doing(), format!("it is larger than {LARGEST} bytes")));
+    }
+    let spec = spec::read(&text)?;
+    if !spec.version().starts_with("1.") {
+        return Err(Report::host(doing(), format!("version {:?} of the specification is not 1.x", spec.version())));
+    }
+    let root = spec.root().as_ref().map(|root| root.path().clone());
+    let root = root.ok_or_else(|| Report::host(doing(), "it has no root"))?;
+    std::env::set_current_dir(&folder)
+        .map_err(|error| Report::host(format!("enter the bundle {}", folder.display()), error))?;
+    Ok(Bundle { rootfs: folder.join(root), folder, spec })
+}
+
+fn tree(rootfs: &Path) -> Result<OwnedFd, Report> {
+    use std::os::unix::ffi::OsStrExt;
+    let doing = || format!("use {} as the root file system", rootfs.display());
+    if !fs::metadata(rootfs).map_err(|error| Report::host(doing(), error))?.is_dir() {
+        return Err(Report::host(doing(), "it is not a directory"));
+    }
+    let path = std::ffi::CString::new(rootfs.as_os_str().as_bytes()).map_err(|error| Report::host(doing(), error))?;
+    mount::clone_tree(&path, true).map_err(|error| Report::host(doing(), error))
+}
+
+fn place(spec: &Spec, id: &str) -> Result<Place, Report> {
+    let given = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    Ok(Place::from_spec(&given.unwrap_or_else(|| PathBuf::from(id)))?)
+}
+
+/// The specification's limits; after its rules for devices those that every container may use.
+fn resources(spec: &Spec) -> LinuxResources {
+    let given = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+    let mut resources = given.unwrap_or_default();
+    if let Some(rules) = resources.devices().clone() {
+        resources.set_devices(Some([rules, cgroup::standard_devices()].concat()));
+    }
+    resources
+}
+
+fn ours() -> Result<Stdio, Report> {
+    let copy = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned().map_err(|error| Report::host("pass on the standard streams", error))
+    };
+    let stdio = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
+    Ok(Stdio::Given([copy(stdio.0)?, copy(stdio.1)?, copy(stdio.2)?]))
+}
+
+/// Sends a descriptor to the socket at `path`, with a name that its receiver may use.
+fn send(path: &Path, descriptor: BorrowedFd<'_>, name: &[u8]) -> Result<(), Report> {
+    let send = || -> rustix::io::Result<()> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let list = [descriptor];
+        control.push(SendAncillaryMessage::ScmRights(&list));
+        rustix::net::sendmsg(&socket, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL).map(drop)
+    };
+    send().map_err(|error| Report::host(format!("send a descriptor to {}", path.display()), error))
+}

@@ -1,0 +1,340 @@
+//! What is known of a container between the verbs of the OCI runtime, each of which is a process of its own.
+//!
+//! `ROOT/ID/state.json` is written before there is anything of the container, with its control groups in it, and again
+//! when its first process is there; so whoever comes after a kill at any moment finds all that it has to clear. Nothing
+//! in it says "running": that is whether the process lives, is the one that was meant (its start time), and waits.
+//! Source: runtime-spec, runtime.md "State", "Lifecycle".
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hull_sys::{Errno, process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, fcntl_lock};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::{self, Cgroup, Host};
+use crate::error::{Doing, Error, Result};
+use crate::start;
+
+const STATE: &str = "state.json";
+const LOCK: &str = "lock";
+const SIGKILL: i32 = 9;
+/// How long a killed process may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A container's record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Version of the specification that it was created by.
+    pub oci_version: String,
+    /// Its id.
+    pub id: String,
+    /// Its first process as the host numbers it; 0 until it is there.
+    pub pid: i32,
+    /// When that process began, in clock ticks since the boot: its number may be another's by now.
+    pub start_time: u64,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root file system.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// The specification's annotations.
+    pub annotations: HashMap<String, String>,
+    /// Folders of its control groups.
+    pub groups: Vec<PathBuf>,
+}
+
+/// What a container does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Somebody is creating it.
+    Creating,
+    /// Its first process waits in front of the command.
+    Created,
+    /// The command runs.
+    Running,
+    /// All its processes are stopped where they are.
+    Paused,
+    /// It has ended.
+    Stopped,
+}
+
+impl Status {
+    /// The specification's word; `paused` is runc's.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// A container's folder.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    folder: OwnedFd,
+    /// Held while the container is created; the folder goes with it unless it is kept.
+    creating: Option<File>,
+}
+
+/// runc's rule for an id, which becomes the name of a folder.
+///
+/// # Errors
+/// It has another form.
+pub fn check_id(id: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    let named = id != "." && id != ".." && !id.starts_with('-');
+    if named && (1..=1024).contains(&id.len()) && id.chars().all(plain) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("use the container id {id:?}"), "invalid container id format"))
+}
+
+impl Folder {
+    /// Makes the folder of a container that is being created.
+    ///
+    /// # Errors
+    /// There is one with this id.
+    pub fn create(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let path = root.join(id);
+        let doing = || format!("make the container's folder {}", path.display());
+        let made = DirBuilder::new().mode(0o700).recursive(true).create(root);
+        made.map_err(|error| Error::setup(doing(), error))?;
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(Error::invalid("create the container", format!("container with id exists: {id}")));
+            }
+            other => other.map_err(|error| Error::setup(doing(), error))?,
+        }
+        let mut made = Self::at(path)?;
+        let lock = File::create(made.path.join(LOCK)).and_then(|lock| {
+            fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(lock)
+        });
+        made.creating = Some(lock.map_err(|error| Error::setup("lock the container's folder", error))?);
+        Ok(made)
+    }
+
+    /// The folder of a container that was created.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        Self::at(root.join(id)).map_err(|error| match error.cause.contains("No such file") {
+            true => Error {
+                class: crate::Class::NotFound,
+                ..Error::invalid("find the container", "container does not exist")
+            },
+            false => error,
+        })
+    }
+
+    fn at(path: PathBuf) -> Result<Self> {
+        let folder = File::open(&path).map_err(|error| Error::setup(format!("open {}", path.display()), error))?;
+        Ok(Self { path, folder: folder.into(), creating: None })
+    }
+
+    /// The ids that have a folder, sorted.
+    ///
+    /// # Errors
+    /// The folder of folders cannot be read.
+    pub fn ids(root: &Path) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(|error| Error::setup(format!("read {}", root.display()), error))?,
+        };
+        let mut ids: Vec<String> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        ids.retain(|id| check_id(id).is_ok());
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// As a descriptor, for [`start`].
+    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
+    /// Writes the state whole under another name, then renames it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, state: &State) -> Result<()> {
+        let new = self.path.join("state.json.new");
+        let write = || -> std::io::Result<()> {
+            fs::write(&new, serde_json::to_vec(state)?)?;
+            fs::rename(&new, self.path.join(STATE))
+        };
+        write().map_err(|error| Error::setup(format!("write {}", self.path.join(STATE).display()), error))
+    }
+
+    /// Reads it; an empty one where a creator was killed before it wrote any.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn state(&self) -> Result<State> {
+        let path = self.path.join(STATE);
+        let doing = || format!("read {}", path.display());
+        match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let id = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Ok(State { id, ..State::default() })
+            }
+            Err(error) => Err(Error::setup(doing(), error)),
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| Error::setup(doing(), error)),
+        }
+    }
+
+    /// The container is made and outlives its creator.
+    pub fn keep(&mut self) {
+        self.creating = None;
+    }
+
+    /// What the container does now.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn status(&self, state: &State) -> Result<Status> {
+        if init(state)?.is_none() {
+            let lock = File::options().write(true).open(self.path.join(LOCK));
+            let held = lock.is_ok_and(|lock| fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err());
+            return Ok(if state.pid == 0 && held { Status::Creating } else { Status::Stopped });
+        }
+        if start::is_waited_for(self.folder.as_fd())? {
+            return Ok(Status::Created);
+        }
+        let frozen = Cgroup::open(&Host::detect()?, &state.groups)?.is_frozen()?;
+        Ok(if frozen { Status::Paused } else { Status::Running })
+    }
+
+    /// Removes what there is of the container: its processes, groups and folder.
+    ///
+    /// # Errors
+    /// It has not ended, and `force` is not set; something of it cannot be removed.
+    pub fn delete(self, force: bool) -> Result<()> {
+        let state = self.state()?;
+        let status = self.status(&state)?;
+        if status != Status::Stopped && !force {
+            let cause = format!("it is not stopped: {}", status.word());
+            return Err(Error::invalid(format!("delete container {}", state.id), cause));
+        }
+        if let Some(init) = init(&state)? {
+            kill_and_wait(&init)?;
+        }
+        state.groups.iter().try_for_each(|group| cgroup::remove_leftover(group))?;
+        self.remove()
+    }
+
+    fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::setup(format!("remove {}", self.path.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.creating.is_some() {
+            // The creation failed, and that error is the one to tell; `delete --force` removes what is left.
+            let _ = self.remove();
+        }
+    }
+}
+
+/// The first process, if it is still there and not only its exit status.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn init(state: &State) -> Result<Option<OwnedFd>> {
+    if state.pid == 0 {
+        return Ok(None);
+    }
+    // First the descriptor, then the look: after it the number cannot become another's unnoticed.
+    let init = match process::pidfd_open(state.pid) {
+        Err(error) if error.errno() == Errno::SRCH => return Ok(None),
+        other => other.doing(|| format!("open process {}", state.pid))?,
+    };
+    let same = look(state.pid).is_some_and(|(began, ended)| began == state.start_time && !ended);
+    Ok(same.then_some(init))
+}
+
+/// When a process began, in ticks since the boot; `None` if there is no such process.
+pub fn start_time(pid: i32) -> Option<u64> {
+    look(pid).map(|(began, _)| began)
+}
+
+/// The start time, and whether only the exit status is left, from /proc/PID/stat (proc_pid_stat(5)).
+fn look(pid: i32) -> Option<(u64, bool)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some((fields.get(19)?.parse().ok()?, matches!(*fields.first()?, "Z" | "X")))
+}
+
+fn kill_and_wait(init: &OwnedFd) -> Result<()> {
+    match process::pidfd_send_signal(init.as_fd(), SIGKILL) {
+        Err(error) if error.errno() == Errno::SRCH => return Ok(()),
+        other => other.doing(|| "kill the container".to_owned())?,
+    }
+    let timeout = Timespec::try_from(PATIENCE).unwrap_or_default();
+    let mut polled = [PollFd::new(init, PollFlags::IN)];
+    match rustix::io::retry_on_intr(|| poll(&mut polled, Some(&timeout))) {
+        Ok(0) => Err(Error::setup("kill the container", "its first process does not end")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::setup("wait for the container", error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_name_of_a_folder() {
+        for id in ["a", "A_b+c-d.e", "...", &"x".repeat(1024)] {
+            check_id(id).unwrap();
+        }
+        for id in ["", ".", "..", "a/b", "-x", "a b", "é", &"x".repeat(1025)] {
+            assert!(check_id(id).unwrap_err().to_string().contains("invalid container id format"), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_another_processes_by_now_is_not_the_containers() {
+        let pid = std::process::id() as i32;
+        let began = start_time(pid).unwrap();
+        assert!(init(&State { pid, start_time: began, ..State::default() }).unwrap().is_some());
+        assert!(init(&State { pid, start_time: began + 1, ..State::default() }).unwrap().is_none());
+        assert!(init(&State::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn one_id_is_one_container_and_a_failed_creation_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::create(root.path(), "one").unwrap();
+        assert!(
+            Folder::create(root.path(), "one").unwrap_err().to_string().contains("container with id exists: one")
+        );
+        assert_eq!(folder.state().unwrap(), State { id: "one".into(), ..State::default() });
+        drop(folder);
+        assert_eq!(Folder::ids(root.path()).unwrap(), [""; 0]);
+        assert!(Folder::open(root.path(), "one").unwrap_err().to_string().contains("container does not exist"));
+    }
+}

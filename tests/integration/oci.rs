@@ -1,0 +1,214 @@
+//! The OCI verbs, from bundles that `runc spec` made, as a caller of runc uses them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use hull_tests::{Corner, Said, eventually, hull_bin};
+use serde_json::Value;
+
+/// A corner with a bundle, and hull under the name that says that it is an OCI runtime.
+struct Bundle {
+    corner: Corner,
+    program: PathBuf,
+    tag: String,
+}
+
+impl Bundle {
+    /// The bundle of `runc spec` with `script` as its command.
+    fn new(script: &str) -> Self {
+        let corner = Corner::new();
+        let program = corner.path().join("hull-oci");
+        symlink(hull_bin(), &program).unwrap();
+        assert!(Command::new("runc").arg("spec").current_dir(corner.path()).status().unwrap().success());
+        let tag = corner.path().file_name().unwrap().to_string_lossy().into_owned();
+        let bundle = Self { corner, program, tag };
+        bundle.change(|spec| {
+            spec["process"]["terminal"] = false.into();
+            spec["process"]["args"] = ["sh", "-c", script].as_slice().into();
+            spec["root"]["readonly"] = false.into();
+        });
+        bundle
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.corner.path().join("config.json");
+        let mut spec: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut spec);
+        fs::write(path, spec.to_string()).unwrap();
+    }
+
+    fn root(&self) -> PathBuf {
+        self.corner.path().join("oci")
+    }
+
+    /// A container's id, which is its groups' name: nobody else's.
+    fn id(&self, name: &str) -> String {
+        format!("{name}-{}", self.tag)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(self.corner.path()).arg("--root").arg(self.root()).args(arguments);
+        command
+    }
+
+    fn oci(&self, arguments: &[&str]) -> Said {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let said = self.oci(arguments);
+        assert_eq!(said.code, 0, "{arguments:?}: {said:?}");
+        said.out
+    }
+
+    /// `create`, with an output that nobody reads: a pipe would be held open by the container.
+    fn create(&self, id: &str) {
+        let mut create = self.command(&["create", "-b", ".", id]);
+        let said = create.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+        assert!(said.success());
+    }
+
+    fn state(&self, id: &str) -> Value {
+        serde_json::from_str(&self.ok(&["state", id])).unwrap()
+    }
+
+    fn groups(&self, id: &str) -> Vec<PathBuf> {
+        let text = fs::read_to_string(self.root().join(id).join("state.json")).unwrap();
+        let state: Value = serde_json::from_str(&text).unwrap();
+        state["groups"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().into()).collect()
+    }
+}
+
+fn error(said: &Said, words: &str) {
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains(words), "{words:?}: {said:?}");
+}
+
+#[test]
+fn a_container_goes_its_way_from_created_to_deleted() {
+    let bundle = Bundle::new("touch /ran; exec sleep 1000");
+    let id = &*bundle.id("way");
+    bundle.create(id);
+    let groups = bundle.groups(id);
+    assert!(!groups.is_empty() && groups.iter().all(|group| group.is_dir()), "{groups:?}");
+    let state = bundle.state(id);
+    assert_eq!((&state["status"], &state["id"]), (&"created".into(), &id.into()), "{state}");
+    assert_eq!(state["bundle"], *bundle.corner.path().to_string_lossy());
+    let pid = state["pid"].as_i64().unwrap();
+    assert!(Path::new(&format!("/proc/{pid}")).exists() && !bundle.corner.rootfs().join("ran").exists());
+    error(&bundle.oci(&["delete", id]), "it is not stopped: created");
+
+    bundle.ok(&["start", id]);
+    eventually("the command runs", || bundle.corner.rootfs().join("ran").exists());
+    assert_eq!(bundle.state(id)["status"], "running");
+    error(&bundle.oci(&["start", id]), "already running");
+    error(&bundle.oci(&["delete", id]), "it is not stopped: running");
+    error(&bundle.oci(&["create", "-b", ".", id]), "container with id exists");
+    let list = bundle.ok(&["list"]);
+    assert!(list.starts_with("ID          PID         STATUS      BUNDLE      CREATED     OWNER"), "{list}");
+    assert!(list.contains(&pid.to_string()) && list.contains("running"), "{list}");
+    assert_eq!(bundle.ok(&["list", "-q"]), format!("{id}\n"));
+    assert_eq!(serde_json::from_str::<Value>(&bundle.ok(&["ps", "-f", "json", id])).unwrap()[0], pid);
+
+    bundle.ok(&["pause", id]);
+    assert_eq!(bundle.state(id)["status"], "paused");
+    error(&bundle.oci(&["pause", id]), "container not running: paused");
+    bundle.ok(&["resume", id]);
+    assert_eq!(bundle.state(id)["status"], "running");
+    error(&bundle.oci(&["resume", id]), "container not paused");
+
+    bundle.ok(&["kill", id, "KILL"]);
+    eventually("it has ended", || bundle.state(id)["status"] == "stopped");
+    assert_eq!(bundle.state(id)["pid"], 0);
+    error(&bundle.oci(&["kill", id]), "container not running");
+    error(&bundle.oci(&["start", id]), "cannot start a container that has stopped");
+    bundle.ok(&["delete", id]);
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+    error(&bundle.oci(&["state", id]), "container does not exist");
+    error(&bundle.oci(&["delete", id]), "container does not exist");
+    bundle.ok(&["delete", "--force", id]);
+}
+
+#[test]
+fn run_waits_and_gives_the_status_and_a_pid_file_says_who_it_was() {
+    let bundle = Bundle::new("echo out; echo err >&2; exit 7");
+    let said = bundle.oci(&["run", "--pid-file", "pid", &bundle.id("run")]);
+    assert_eq!((said.code, &*said.out, &*said.err), (7, "out\n", "err\n"));
+    assert!(fs::read_to_string(bundle.corner.path().join("pid")).unwrap().parse::<u32>().is_ok());
+    assert_eq!(bundle.ok(&["list", "-q"]), "");
+    let kept = bundle.id("kept");
+    assert_eq!(bundle.oci(&["run", "--keep", &kept]).code, 7);
+    assert_eq!(bundle.state(&kept)["status"], "stopped");
+    bundle.ok(&["delete", &kept]);
+}
+
+#[test]
+fn what_cannot_be_created_is_an_error_and_leaves_nothing() {
+    let bundle = Bundle::new("true");
+    let id = &*bundle.id("bad");
+    for (wrong, words) in
+        [("a/b", "invalid container id format"), ("..", "invalid container id format"), ("", "invalid container id")]
+    {
+        error(&bundle.oci(&["create", "-b", ".", wrong]), words);
+    }
+    error(&bundle.oci(&["create", "-b", "/no/such", id]), "/no/such");
+    let path = bundle.corner.path().join("config.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (text, words) in [
+        (good[..good.len() / 2].to_owned(), "config.json"),
+        (nested, "recursion limit"),
+        ("x".repeat(17 << 20), "larger than"),
+        (good.replace("\"ociVersion\":\"1.", "\"ociVersion\":\"7."), "is not 1.x"),
+        (good.replace("\"terminal\":false", "\"terminal\":\"no\""), "expected a boolean"),
+        (good.replace("\"terminal\":false", "\"terminal\":true"), "console socket"),
+        (good.replace("\"path\":\"rootfs\"", "\"path\":\"nowhere\""), "nowhere"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let said = bundle.oci(&["create", "-b", ".", id]);
+        assert_eq!(said.code, 1, "{words}: {said:?}");
+        assert!(said.err.contains(words) || words == "config.json", "{words}: {said:?}");
+    }
+    fs::write(&path, good.replace("\"sh\"", "\"no-such-program\"")).unwrap();
+    error(&bundle.oci(&["run", id]), "not found in $PATH");
+    assert_eq!(bundle.ok(&["list", "-q"]), "");
+}
+
+#[test]
+fn an_error_is_a_line_of_the_log_in_the_shape_that_was_asked_for() {
+    let bundle = Bundle::new("true");
+    let said = bundle.oci(&["--log-format", "json", "state", "none"]);
+    let line: Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!((said.code, &line["level"]), (1, &"error".into()));
+    assert!(line["msg"].as_str().unwrap().contains("container does not exist") && line["time"].is_string());
+    let said = bundle.oci(&["--log", "log", "--log-format", "json", "state", "none"]);
+    let log = fs::read_to_string(bundle.corner.path().join("log")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&log).unwrap()["level"], "error");
+    assert!(said.err.contains("container does not exist") && !said.err.contains("level"), "{said:?}");
+    assert!(bundle.oci(&["state", "none"]).err.starts_with("time="));
+}
+
+/// A creator that is killed at any moment: one `delete --force` is enough.
+#[test]
+fn a_create_that_is_killed_at_any_moment_is_cleared_by_one_delete() {
+    let bundle = Bundle::new("sleep 1000");
+    let mut left = 0;
+    for moment in 0..24 {
+        let id = &*bundle.id(&format!("killed{moment}"));
+        let mut create = bundle.command(&["create", "-b", ".", id]);
+        let mut child = create.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(400 * moment));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let folder = bundle.root().join(id);
+        let groups = if folder.join("state.json").exists() { bundle.groups(id) } else { Vec::new() };
+        left += usize::from(folder.exists());
+        bundle.ok(&["delete", "--force", id]);
+        assert!(!folder.exists() && groups.iter().all(|group| !group.exists()), "{moment}: {groups:?}");
+    }
+    assert!(left > 4, "only {left} kills left something");
+    assert_eq!(bundle.ok(&["list", "-q"]), "");
+}
