@@ -20,6 +20,14 @@ fn sh(corner: &Corner, script: &str) {
     assert!(status.success(), "{script}");
 }
 
+/// The rest of a script whose last process is in the background: waits until that is a sleep and nothing else any more.
+/// In the middle of an execve(2) a process has no environment and the old name.
+const ASLEEP: &str = r#"until [ "$(head -c 5 /proc/$!/cmdline)" = sleep ]; do sleep 0.01; done"#;
+
+fn background(corner: &Corner, script: &str) {
+    sh(corner, &format!("{script} & {ASLEEP}"));
+}
+
 /// A container of this corner with a group, whose record is gone: what a hull that forgets its groups would leave.
 fn leak_group(corner: &Corner, inside: &str) {
     let id = format!("{:064x}", std::process::id());
@@ -42,12 +50,14 @@ fn each_kind_of_leak_fails_the_test_and_is_cleared() {
         ("mount: ", |corner| sh(corner, "mkdir m; mount -t tmpfs x m")),
         ("mount: ", |corner| sh(corner, "mkdir m; mount --bind rootfs m")),
         ("namespace: ", |corner| sh(corner, "touch ns; unshare --net=ns true")),
-        ("by its environ", |corner| sh(corner, "cd /; setsid sleep 1000 &")),
+        ("by its environ", |corner| background(corner, "cd /; sleep 1000")),
         ("mount in the namespace of process", |corner| {
-            sh(corner, "mkdir m; env -i unshare -m sh -c 'mount -t tmpfs x m; exec sleep 3' & sleep 0.3");
+            background(corner, "mkdir m; env -i unshare -m sh -c 'mount -t tmpfs x m; exec sleep 10'");
         }),
         ("control group: ", |corner| leak_group(corner, ":")),
-        ("by its cgroup", |corner| leak_group(corner, "env -i sleep 1000 & echo $! > GROUP/cgroup.procs")),
+        ("by its cgroup", |corner| {
+            leak_group(corner, &format!("env -i sleep 1000 & echo $! > GROUP/cgroup.procs; {ASLEEP}"))
+        }),
         ("state: ", |corner| sh(corner, "mkdir -p store/staging/layer")),
         ("state: ", |corner| sh(corner, "mkdir -p run/names; ln -s id run/names/web")),
     ];
