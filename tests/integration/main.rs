@@ -20,6 +20,7 @@ mod limits;
 mod manifests;
 mod nested;
 mod oci;
+mod oci_hooks;
 mod run;
 mod store;
 mod terminal;

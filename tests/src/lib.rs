@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+pub mod bundle;
 pub mod docker;
 pub mod left;
 pub mod scripted;

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use hull_runtime::cgroup::{self, Cgroup, Host, Place};
+use hull_runtime::hooks::About;
 use hull_runtime::plan::Plan;
 use hull_runtime::{Created, Ended, Inputs, Start, Stdio};
 use hull_sys::path::Root;
@@ -124,7 +125,7 @@ pub fn contain(
     let stdio = streams.stdio()?;
     // A terminal has to be connected before anything is written to it.
     let start = if matches!(stdio, Stdio::Terminal) { Start::WhenTold } else { Start::AtOnce };
-    let inputs = Inputs { root, cgroup: &group, stdio, start };
+    let inputs = Inputs { root, cgroup: &group, stdio, start, about: About::default() };
     let mut created = hull_runtime::create(&plan, inputs)?;
     if let Err(error) = meanwhile().and_then(|()| streams.connect(&mut created)) {
         created.abandon();

@@ -6,7 +6,9 @@
 //!   parent                           child
 //!   clone3 ------------------------> joins its groups and what exists already
 //!   what only it may do, "go" -----> (if there is something: id maps, oom_score_adj)
-//!                                    mounts, root, identity
+//!                                    mounts
+//!   runs hooks <-------------------- "hooks"        (if it has some)
+//!   "go" --------------------------> root, identity
 //!   (terminal) <-------------------- the terminal's other end
 //!   created <----------------------- "ready"        (if it is to wait here)
 //!   "start" -----------------------> seccomp, exec
@@ -22,6 +24,7 @@ use hull_sys::{Errno, signal, trace};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
+use crate::hooks::{self, About};
 use crate::init;
 use crate::join;
 use crate::lsm;
@@ -38,6 +41,8 @@ pub struct Inputs<'a> {
     pub stdio: Stdio,
     /// When the command is executed.
     pub start: Start,
+    /// What hooks are told of the container.
+    pub about: About,
 }
 
 /// When the command is executed, all else being done.
@@ -142,6 +147,13 @@ impl Created {
                 return Err(Error::from_message(&message));
             }
             self.terminal = terminal;
+        }
+        if !plan.hooks.create_runtime.is_empty() {
+            match self.hear()?.0.as_slice() {
+                b"hooks" => hooks::run(&plan.hooks.create_runtime, &inputs.about, "creating", self.pid)?,
+                message => return Err(Error::from_message(message)),
+            }
+            self.tell(b"go")?;
         }
         if matches!(inputs.start, Start::AtOnce) {
             return Ok(());

@@ -18,6 +18,7 @@ use crate::create::{Inputs, Start, Stdio};
 use crate::devices;
 use crate::diagnose;
 use crate::error::{Doing, Error, Result};
+use crate::hooks;
 use crate::join::{self, Joins};
 use crate::lsm;
 use crate::mounts::{self, Sources};
@@ -109,6 +110,11 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     mounts::mask(&root, plan)?;
     // A working directory that does not exist is made, as runc and Docker do; inside the root, whatever leads there.
     mounts::target(&root, &plan.cwd, true).doing(|| format!("make the working directory {}", plan.cwd.display()))?;
+    if !plan.hooks.create_runtime.is_empty() {
+        line.send(b"hooks", None).doing(|| "report to the parent".to_owned())?;
+        wait_for_parent(line)?;
+    }
+    hooks::run(&plan.hooks.create_container, &inputs.about, "creating", process::getpid())?;
     enter_root(&root, plan)?;
     name_it(plan)?;
     if let Some(proc) = &proc {
@@ -150,6 +156,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
             *line = start::wait(listener)?;
         }
     }
+    hooks::run(&plan.hooks.start_container, &inputs.about, "created", process::getpid())?;
     execute(plan, proc.as_ref())
 }
 

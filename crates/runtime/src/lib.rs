@@ -12,6 +12,7 @@ mod create;
 mod devices;
 mod diagnose;
 mod error;
+pub mod hooks;
 mod idmap;
 mod init;
 mod join;

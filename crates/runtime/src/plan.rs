@@ -12,6 +12,7 @@ use rustix::process::Resource;
 
 use crate::caps::CapSets;
 use crate::error::{Error, Result};
+use crate::hooks::Hooks;
 use crate::seccomp::{self, Program};
 
 mod devices;
@@ -70,6 +71,8 @@ pub struct Plan {
     pub apparmor: Option<CString>,
     /// The system call filter.
     pub seccomp: Option<Program>,
+    /// Programs that are run at points of its life.
+    pub hooks: Hooks,
     /// Whether there is a terminal.
     pub terminal: bool,
     /// Working directory.
@@ -145,6 +148,7 @@ impl Plan {
             apparmor: optional("apply the AppArmor profile", process.apparmor_profile())?
                 .filter(|profile| !profile.is_empty()),
             seccomp,
+            hooks: Hooks::from_spec(spec)?,
             terminal: process.terminal().unwrap_or(false),
             cwd: process.cwd().clone(),
             argv: strings("execute the command", process.args().iter().flatten())?,
@@ -169,12 +173,6 @@ fn strings<'a>(doing: &str, list: impl Iterator<Item = &'a String>) -> Result<Ve
 /// Fields that are not performed yet are refused by name: none of them is skipped.
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let mut fields = Vec::new();
-    if spec.hooks().is_some() {
-        fields.push("hooks");
-    }
-    if let Some(process) = spec.process() {
-        fields.extend(process.console_size().is_some().then_some("process.consoleSize"));
-    }
     if let Some(linux) = spec.linux() {
         let listens = linux.seccomp().as_ref().is_some_and(|profile| profile.listener_path().is_some());
         let names: [(&str, bool); 3] = [

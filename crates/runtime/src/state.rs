@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Cgroup, Host};
 use crate::error::{Doing, Error, Result};
+use crate::hooks::{self, About, Hook};
 use crate::start;
 
 const STATE: &str = "state.json";
@@ -50,6 +51,24 @@ pub struct State {
     pub annotations: HashMap<String, String>,
     /// Folders of its control groups.
     pub groups: Vec<PathBuf>,
+    /// Hooks for when the command runs.
+    #[serde(default)]
+    pub poststart: Vec<Hook>,
+    /// Hooks for when it is deleted.
+    #[serde(default)]
+    pub poststop: Vec<Hook>,
+}
+
+impl State {
+    /// What its hooks are told.
+    pub fn about(&self) -> About {
+        About {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            annotations: self.annotations.clone(),
+        }
+    }
 }
 
 /// What a container does now.
@@ -236,7 +255,9 @@ impl Folder {
             kill_and_wait(&init)?;
         }
         state.groups.iter().try_for_each(|group| cgroup::remove_leftover(group))?;
-        self.remove()
+        self.remove()?;
+        // Nothing is left to fail for it; what it says is told all the same.
+        hooks::run(&state.poststop, &state.about(), "stopped", 0)
     }
 
     fn remove(&self) -> Result<()> {

@@ -157,6 +157,11 @@ impl fmt::Display for Limits {
     }
 }
 
+/// `getpid(2)`: our number in our own PID namespace. Not a call worth telling.
+pub fn getpid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
 /// `setsid(2)`.
 pub fn setsid() -> Result<()> {
     call("setsid", &[], || rustix::process::setsid().map(drop))

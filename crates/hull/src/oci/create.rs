@@ -8,17 +8,19 @@ use std::path::{Path, PathBuf};
 
 use hull_engine::{Relay, RunOptions, Streams};
 use hull_runtime::cgroup::{self, Cgroup, Host, Place};
+use hull_runtime::hooks;
 use hull_runtime::plan::Plan;
 use hull_runtime::state::{self, Folder, State};
 use hull_runtime::{Created, Inputs, Start, Stdio, spec, start};
-use hull_sys::mount;
+use hull_sys::{mount, tty};
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
+use rustix::termios::Winsize;
 
-use super::CreateArgs;
+use super::{CreateArgs, manage};
 use crate::report::Report;
 
 /// The version of the specification that is implemented.
@@ -50,18 +52,18 @@ pub fn create(root: &Path, args: &CreateArgs) -> Result<(), Report> {
 /// `run`: gives the command's exit status.
 pub fn run(root: &Path, args: &CreateArgs, detach: bool, keep: bool) -> Result<i32, Report> {
     if detach {
-        let folder = make(root, args, None)?.leave().and_then(|()| Ok(Folder::open(root, &args.id)?))?;
-        start::start(folder.as_fd())?;
-        return Ok(0);
+        make(root, args, None)?.leave()?;
+        return manage::start(root, &args.id);
     }
     let terminal = bundle(&args.bundle)?.spec.process().as_ref().and_then(|process| process.terminal());
     let tty = terminal == Some(true) && args.console_socket.is_none();
     let mut relay = Relay::prepare(&RunOptions { tty, interactive: true, ..RunOptions::default() })?;
     let mut made = make(root, args, Some(relay.stdio()?))?;
-    if tty {
-        relay.connect(&mut made.created)?;
+    if let Err(report) = made.bring_to_life(tty.then_some(&mut relay)) {
+        made.created.abandon();
+        undo(made.folder, made.group);
+        return Err(report);
     }
-    made.created.start()?;
     let ended = relay.until_end(&made.created)?;
     drop(relay);
     let Made { mut folder, group, created, .. } = made;
@@ -112,6 +114,8 @@ fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>) -> Result<M
         created: Timestamp::now().to_string(),
         annotations: bundle.spec.annotations().clone().unwrap_or_default(),
         groups: cgroup::folders(&host, &place, &writes),
+        poststart: plan.hooks.poststart.clone(),
+        poststop: plan.hooks.poststop.clone(),
         ..State::default()
     };
     // Whoever clears up after a kill finds from here on where to look.
@@ -126,8 +130,17 @@ fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>) -> Result<M
         None if plan.terminal => Stdio::Terminal,
         None => ours()?,
     };
-    let inputs = Inputs { root: tree(&bundle.rootfs)?, cgroup: &group, stdio, start: begin };
-    let created = hull_runtime::create(&plan, inputs)?;
+    let inputs = Inputs { root: tree(&bundle.rootfs)?, cgroup: &group, stdio, start: begin, about: state.about() };
+    let created = match hull_runtime::create(&plan, inputs) {
+        Ok(created) => created,
+        Err(error) => {
+            undo(folder, group);
+            return Err(error.into());
+        }
+    };
+    if let (Some(terminal), Some(size)) = (&created.terminal, console_size(&bundle.spec)) {
+        tty::set_size(terminal.as_fd(), size).map_err(|error| Report::host("set the terminal's size", error))?;
+    }
     state.pid = created.pid;
     state.start_time = state::start_time(created.pid).unwrap_or_default();
     folder.write(&state)?;
@@ -135,17 +148,29 @@ fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>) -> Result<M
     match made.tell() {
         Ok(()) => Ok(made),
         Err(report) => {
-            let Made { mut folder, group, .. } = made;
-            folder.keep();
-            // The reason is told; what cannot be removed is `delete --force`'s.
-            let _ = group.remove();
-            let _ = folder.delete(true);
+            undo(made.folder, made.group);
             Err(report)
         }
     }
 }
 
+/// Takes away what there is of a container that could not be brought to life.
+fn undo(mut folder: Folder, group: Cgroup) {
+    folder.keep();
+    // The reason is told by the caller; what cannot be removed is `delete --force`'s.
+    let _ = group.remove();
+    let _ = folder.delete(true);
+}
+
 impl Made<'_> {
+    fn bring_to_life(&mut self, relay: Option<&mut Relay>) -> Result<(), Report> {
+        if let Some(relay) = relay {
+            relay.connect(&mut self.created)?;
+        }
+        self.created.start()?;
+        Ok(hooks::run(&self.state.poststart, &self.state.about(), "running", self.state.pid)?)
+    }
+
     /// Tells the caller which process it is.
     fn tell(&self) -> Result<(), Report> {
         if let Some(socket) = &self.args.pidfd_socket {
@@ -213,6 +238,12 @@ fn resources(spec: &Spec) -> LinuxResources {
         resources.set_devices(Some([rules, cgroup::standard_devices()].concat()));
     }
     resources
+}
+
+fn console_size(spec: &Spec) -> Option<Winsize> {
+    let size = spec.process().as_ref()?.console_size()?;
+    let number = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    Some(Winsize { ws_row: number(size.height()), ws_col: number(size.width()), ws_xpixel: 0, ws_ypixel: 0 })
 }
 
 fn ours() -> Result<Stdio, Report> {

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use hull_runtime::Class;
 use hull_runtime::cgroup::{Cgroup, Host};
+use hull_runtime::hooks;
 use hull_runtime::state::{self, Folder, State, Status};
 use hull_sys::{process, signal};
 use serde_json::{Value, json};
@@ -44,9 +45,16 @@ pub fn state(root: &Path, id: &str) -> Result<i32, Report> {
 
 /// `start`.
 pub fn start(root: &Path, id: &str) -> Result<i32, Report> {
-    let (folder, _, status) = find(root, id)?;
+    let (folder, state, status) = find(root, id)?;
     match status {
-        Status::Created => hull_runtime::start::start(folder.as_fd())?,
+        Status::Created => {
+            hull_runtime::start::start(folder.as_fd())?;
+            if let Err(error) = hooks::run(&state.poststart, &state.about(), "running", state.pid) {
+                // It is not to run without them (runtime-spec, runtime.md "Lifecycle"); it may have ended by itself.
+                let _ = kill(root, id, "KILL", false);
+                return Err(error.into());
+            }
+        }
         Status::Stopped => return Err(Report::usage("cannot start a container that has stopped", None)),
         _ => return Err(Report::usage("cannot start an already running container", None)),
     }

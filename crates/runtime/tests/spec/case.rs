@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hull_runtime::cgroup::{self, Cgroup, Host, Place};
+use hull_runtime::hooks::About;
 use hull_runtime::plan::Plan;
 use hull_runtime::{Created, Ended, Inputs, Result, Start, Stdio};
 use oci_spec::runtime::Spec;
@@ -139,7 +140,10 @@ impl Case {
         let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let null = files::File::open("/dev/null").unwrap();
         let stdio = Stdio::Given([null.into(), input.try_clone().unwrap(), input]);
-        let created = hull_runtime::create(&plan, Inputs { root, cgroup: &group, stdio, start: Start::WhenTold })?;
+        let created = hull_runtime::create(
+            &plan,
+            Inputs { root, cgroup: &group, stdio, start: Start::WhenTold, about: About::default() },
+        )?;
         Ok(Made { created, group, output })
     }
 

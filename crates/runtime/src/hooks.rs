@@ -1,0 +1,216 @@
+//! Programs that a specification wants run at points of a container's life.
+//!
+//! Each gets the container's state on its standard input and the environment that it is given, nothing of ours. One that
+//! fails, or does not end in time, ends what was being done. Source: runtime-spec, config.md "POSIX-platform Hooks".
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hull_sys::process;
+use oci_spec::runtime::{Hook as SpecHook, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// One program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Arguments, the program's name first; empty stands for the path.
+    pub args: Vec<String>,
+    /// All of its environment, `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// How long it may take; as long as it wants if not given.
+    pub timeout: Option<Duration>,
+}
+
+/// All of a container's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before the root is changed, in the caller's namespaces: `prestart`, then `createRuntime`.
+    pub create_runtime: Vec<Hook>,
+    /// Before the root is changed, in the container's namespaces.
+    pub create_container: Vec<Hook>,
+    /// Before the command is executed, in the container.
+    pub start_container: Vec<Hook>,
+    /// When the command runs.
+    pub poststart: Vec<Hook>,
+    /// When the container is deleted.
+    pub poststop: Vec<Hook>,
+}
+
+/// What the state that a hook reads says of the container, besides its status and process.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Version of the specification.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// The specification's annotations.
+    pub annotations: HashMap<String, String>,
+}
+
+impl About {
+    fn state(&self, status: &str, pid: i32) -> String {
+        let state = serde_json::json!({
+            "ociVersion": self.oci_version, "id": self.id, "status": status, "pid": pid, "bundle": self.bundle,
+            "annotations": self.annotations,
+        });
+        state.to_string()
+    }
+}
+
+impl Hooks {
+    /// The hooks of `spec`. Pure.
+    ///
+    /// # Errors
+    /// A path that is not absolute, a time that is none.
+    pub fn from_spec(spec: &Spec) -> Result<Self> {
+        let Some(hooks) = spec.hooks() else { return Ok(Self::default()) };
+        // Deprecated, and still what Docker writes.
+        #[allow(deprecated, reason = "prestart is in use")]
+        let prestart = hooks.prestart();
+        Ok(Self {
+            create_runtime: [list(prestart)?, list(hooks.create_runtime())?].concat(),
+            create_container: list(hooks.create_container())?,
+            start_container: list(hooks.start_container())?,
+            poststart: list(hooks.poststart())?,
+            poststop: list(hooks.poststop())?,
+        })
+    }
+}
+
+fn list(hooks: &Option<Vec<SpecHook>>) -> Result<Vec<Hook>> {
+    let hook = |hook: &SpecHook| {
+        let doing = || format!("run the hook {}", hook.path().display());
+        if !hook.path().is_absolute() {
+            return Err(Error::invalid(doing(), "its path is not absolute"));
+        }
+        if let Some(entry) = hook.env().iter().flatten().find(|entry| !entry.contains('=')) {
+            return Err(Error::invalid(doing(), format!("its environment has {entry:?}, which is not NAME=VALUE")));
+        }
+        let timeout = match hook.timeout() {
+            None => None,
+            Some(seconds) if seconds > 0 => Some(Duration::from_secs(seconds.unsigned_abs())),
+            Some(seconds) => {
+                return Err(Error::invalid(doing(), format!("its timeout of {seconds} is not positive")));
+            }
+        };
+        Ok(Hook {
+            path: hook.path().clone(),
+            args: hook.args().clone().unwrap_or_default(),
+            env: hook.env().clone().unwrap_or_default(),
+            timeout,
+        })
+    };
+    hooks.iter().flatten().map(hook).collect()
+}
+
+/// Runs `hooks` one after the other. `pid` is the container's process as they see it.
+///
+/// # Errors
+/// The first that cannot be executed, fails, or does not end in time; what it said is in the error.
+pub fn run(hooks: &[Hook], about: &About, status: &str, pid: i32) -> Result<()> {
+    hooks.iter().try_for_each(|hook| run_one(hook, &about.state(status, pid)))
+}
+
+fn run_one(hook: &Hook, state: &str) -> Result<()> {
+    let doing = || format!("run the hook {}", hook.path.display());
+    let mut command = Command::new(&hook.path);
+    if let Some((name, args)) = hook.args.split_first() {
+        command.arg0(name).args(args);
+    }
+    command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| Error::setup(doing(), error))?;
+    // One that does not read gets no state, which is its own affair.
+    let _ = child.stdin.take().map(|mut input| input.write_all(state.as_bytes()));
+    let (ended, said) = until_end(&mut child, hook.timeout).map_err(|error| Error::setup(doing(), error))?;
+    match ended {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(Error::setup(doing(), format!("{status}: {}", said.trim_end()))),
+        None => {
+            let waited = hook.timeout.unwrap_or_default().as_secs();
+            Err(Error::setup(doing(), format!("it did not end within {waited} s")))
+        }
+    }
+}
+
+/// Its status, none if it was killed for the time that it took, and what it wrote to its standard error.
+fn until_end(
+    child: &mut Child,
+    timeout: Option<Duration>,
+) -> std::io::Result<(Option<std::process::ExitStatus>, String)> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let mut said = Vec::new();
+    let mut errors = child.stderr.take();
+    let pidfd = process::pidfd_open(child.id() as i32).map_err(std::io::Error::other)?;
+    loop {
+        let wait = left().map(|left| Timespec::try_from(left).unwrap_or_default());
+        let mut polled = vec![PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+        polled.extend(errors.as_ref().map(|errors| PollFd::new(errors, PollFlags::IN)));
+        let count = rustix::io::retry_on_intr(|| poll(&mut polled, wait.as_ref()))?;
+        let (ended, readable) =
+            (!polled[0].revents().is_empty(), polled.get(1).is_some_and(|errors| !errors.revents().is_empty()));
+        if readable {
+            let mut buffer = [0; 4096];
+            match errors.as_mut().map_or(Ok(0), |errors| errors.read(&mut buffer))? {
+                0 => errors = None,
+                count if said.len() < 1 << 16 => said.extend(&buffer[..count]),
+                _ => {}
+            }
+            continue;
+        }
+        if ended {
+            return Ok((Some(child.wait()?), String::from_utf8_lossy(&said).into_owned()));
+        }
+        if count == 0 {
+            child.kill()?;
+            child.wait()?;
+            return Ok((None, String::new()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(script: &str, timeout: Option<u64>) -> Hook {
+        let args = ["sh", "-c", script].map(str::to_owned).to_vec();
+        Hook { path: "/bin/sh".into(), args, env: vec!["A=b".into()], timeout: timeout.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn a_hook_reads_the_state_and_has_its_own_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let about = About { id: "box".into(), ..About::default() };
+        let script = format!("(cat; echo; env) > {}", out.display());
+        run(&[hook(&script, Some(10))], &about, "creating", 77).unwrap();
+        let text = std::fs::read_to_string(out).unwrap();
+        let state: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!((&state["id"], &state["pid"], &state["status"]), (&"box".into(), &77.into(), &"creating".into()));
+        assert!(text.contains("\nA=b\n") && !text.contains("CARGO"), "{text}");
+    }
+
+    #[test]
+    fn one_that_fails_or_takes_too_long_is_an_error() {
+        let fail = |hook: Hook| run(&[hook], &About::default(), "creating", 1).unwrap_err().to_string();
+        assert!(fail(hook("echo why >&2; exit 3", None)).contains("exit status: 3: why"));
+        let start = Instant::now();
+        assert!(fail(hook("exec sleep 60", Some(1))).contains("did not end within 1 s"));
+        assert!(start.elapsed() < Duration::from_secs(20));
+        assert!(fail(Hook { path: "/no/such".into(), ..hook("", None) }).contains("/no/such"));
+    }
+}
