@@ -84,7 +84,7 @@ pub struct Created {
 /// The step that failed, in the parent or in the child. Nothing is left then: the child is dead and reaped, and what
 /// it had made went with its namespaces.
 pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
-    if let Some(profile) = &plan.apparmor {
+    if let Some(profile) = &plan.process.apparmor {
         lsm::check(profile)?;
     }
     trace::stage(
@@ -135,7 +135,7 @@ impl Created {
         } else if plan.namespaces.joins(Namespaces::USER) {
             join::check_id_maps(&plan.namespaces, self.pid)?;
         }
-        if let Some(adjustment) = plan.oom_score_adj {
+        if let Some(adjustment) = plan.process.oom_score_adj {
             join::set_oom_score(self.pid, adjustment)?;
         }
         if join::waits_for_parent(plan) {

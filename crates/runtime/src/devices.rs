@@ -36,7 +36,7 @@ pub(crate) fn make(root: &Root, plan: &Plan) -> Result<()> {
             node(parent.as_fd(), &name, device)?;
         }
     }
-    links(dev.as_fd(), plan.terminal)
+    links(dev.as_fd(), plan.process.terminal)
 }
 
 fn file_type(node: Node) -> FileType {

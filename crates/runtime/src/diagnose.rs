@@ -9,13 +9,13 @@ use hull_sys::{Errno, Error as SysError, process};
 use rustix::fs::{FileType, OFlags};
 
 use crate::error::{Class, Error};
-use crate::plan::Plan;
+use crate::plan::Process;
 
 /// What a shell searches if the environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The files that the command's name may mean, in the order in which they are tried.
-pub(crate) fn candidates(plan: &Plan) -> Vec<CString> {
+pub(crate) fn candidates(plan: &Process) -> Vec<CString> {
     let Some(name) = plan.argv.first() else { return Vec::new() };
     if name.to_bytes().contains(&b'/') {
         return vec![name.clone()];
@@ -29,7 +29,7 @@ pub(crate) fn candidates(plan: &Plan) -> Vec<CString> {
 }
 
 /// Executes the first candidate that can be. Comes back only with the reason why none could.
-pub(crate) fn execute(plan: &Plan, candidates: &[CString]) -> Error {
+pub(crate) fn execute(plan: &Process, candidates: &[CString]) -> Error {
     let Some(name) = plan.argv.first().filter(|name| !name.is_empty()) else {
         return Error::invalid("execute the command", "no command was given, and the image names none");
     };

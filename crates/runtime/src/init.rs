@@ -5,28 +5,28 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::mount::{self, MountAttr, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use hull_sys::ns::{self, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::Line;
-use hull_sys::{Errno, cred, net, process, sched, seccomp, signal, trace, tty};
+use hull_sys::{cred, net, process, trace};
 
+use crate::command;
 use crate::create::{Inputs, Start, Stdio};
 use crate::devices;
-use crate::diagnose;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
+use crate::identity;
 use crate::join::{self, Joins};
 use crate::lsm;
 use crate::mounts::{self, Sources};
-use crate::plan::{MountStep, Plan, Running, What};
+use crate::parent;
+use crate::plan::{MountStep, Plan, What};
+use crate::running;
 use crate::start;
-
-/// What runc gives a process whose specification says nothing.
-const DEFAULT_UMASK: u32 = 0o022;
+use crate::streams;
 
 /// Runs the child's half. Never returns: the command's exec replaces it, or it tells its parent why not and ends.
 pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, mut line: Line) -> ! {
@@ -45,7 +45,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     );
     // At once, for the parent may die at any moment; what it leaves is cleared when nobody holds it any more.
     if plan.die_with_parent {
-        tie_to_parent(line)?;
+        parent::tie(line)?;
     }
     // One that came through another process was not born in its v2 group.
     inputs.cgroup.join(!joins.through)?;
@@ -56,7 +56,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     join::enter(plan, &joins)?;
     drop(joins);
     if join::waits_for_parent(plan) {
-        wait_for_parent(line)?;
+        parent::wait(line)?;
     }
     if plan.namespaces.has(Namespaces::USER) {
         join::become_root_inside()?;
@@ -76,7 +76,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     }
 
     let root = enter_root_mount(inputs.root)?;
-    let proc = match plan.sysctl.is_empty() && plan.apparmor.is_none() {
+    let proc = match plan.sysctl.is_empty() && plan.process.apparmor.is_none() {
         true => None,
         false => Some(private_proc()?),
     };
@@ -100,7 +100,11 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     devices::make(&root, plan)?;
     let stdio = match inputs.stdio {
         Stdio::Given(given) => given,
-        Stdio::Terminal => open_terminal(&root, line)?,
+        Stdio::Terminal => {
+            let terminal = streams::terminal(&root, line)?;
+            streams::console(&root, &terminal)?;
+            streams::all_three(&terminal)?
+        }
     };
     trace::stage(
         "hide and freeze",
@@ -109,10 +113,11 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     mounts::make_read_only(&root, plan)?;
     mounts::mask(&root, plan)?;
     // A working directory that does not exist is made, as runc and Docker do; inside the root, whatever leads there.
-    mounts::target(&root, &plan.cwd, true).doing(|| format!("make the working directory {}", plan.cwd.display()))?;
+    let cwd = &plan.process.cwd;
+    mounts::target(&root, cwd, true).doing(|| format!("make the working directory {}", cwd.display()))?;
     if !plan.hooks.create_runtime.is_empty() {
         line.send(b"hooks", None).doing(|| "report to the parent".to_owned())?;
-        wait_for_parent(line)?;
+        parent::wait(line)?;
     }
     hooks::run(&plan.hooks.create_container, &inputs.about, "creating", process::getpid())?;
     enter_root(&root, plan)?;
@@ -126,21 +131,16 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         "Limits while still privileged; then groups, ids and capabilities, in this order, because each step needs \
          the rights that the next one gives up.",
     );
-    set_limits(plan)?;
-    schedule(&plan.running)?;
-    give_stdio(plan, &stdio)?;
-    become_user(plan)?;
+    running::limit(&plan.process)?;
+    running::schedule(&plan.process.running)?;
+    streams::give(&plan.process, &stdio)?;
+    identity::become_user(&plan.process)?;
     // Again after the change of ids, which clears it.
     if plan.die_with_parent {
-        tie_to_parent(line)?;
+        parent::tie(line)?;
     }
-    enter_cwd(plan)?;
-    for (number, file) in stdio.iter().enumerate() {
-        process::set_stdio(file.as_fd(), number as i32).doing(|| "hand over the standard streams".to_owned())?;
-    }
-    if plan.terminal {
-        tty::make_controlling(stdio[0].as_fd()).doing(|| "take the terminal".to_owned())?;
-    }
+    command::enter_cwd(&plan.process)?;
+    streams::take(&plan.process, &stdio)?;
 
     match inputs.start {
         Start::AtOnce => {}
@@ -157,25 +157,10 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         }
     }
     hooks::run(&plan.hooks.start_container, &inputs.about, "created", process::getpid())?;
-    execute(plan, proc.as_ref())
-}
-
-/// From here on the kernel kills us when the parent dies. If it has died before, so do we now.
-fn tie_to_parent(line: &Line) -> Result<()> {
-    cred::die_with_parent().doing(|| "tie the container to its parent".to_owned())?;
-    if line.is_closed().doing(|| "look for the parent".to_owned())? {
-        process::exit_now(0);
-    }
-    Ok(())
-}
-
-/// Whatever it does for us is done when it says so. If it is gone, so are we.
-fn wait_for_parent(line: &Line) -> Result<()> {
-    let (message, _) = line.receive().doing(|| "wait for the parent".to_owned())?;
-    if message != b"go" {
-        process::exit_now(0);
-    }
-    Ok(())
+    command::execute(&plan.process, || match (&plan.process.apparmor, &proc) {
+        (Some(profile), Some(proc)) => lsm::label_exec(proc.as_fd(), profile),
+        _ => Ok(()),
+    })
 }
 
 /// Attaches the root's detached mount in this mount namespace, where nobody outside can see it.
@@ -268,24 +253,6 @@ fn v1_option(controller: &str) -> Result<Vec<(CString, Option<CString>)>> {
     })
 }
 
-/// A pair of the container's own devpts; the other end goes to the parent, ours is the command's and /dev/console.
-fn open_terminal(root: &Root, line: &Line) -> Result<[OwnedFd; 3]> {
-    let doing = || "open the container's terminal".to_owned();
-    let pts = root.open_read(Path::new("/dev/pts")).doing(doing)?;
-    let ptmx = tty::open_ptmx(pts.as_fd(), c"ptmx").doing(doing)?;
-    tty::unlock(ptmx.as_fd()).doing(doing)?;
-    // By ioctl on the multiplexer: no name in /dev/pts, which the image may have replaced, is looked up
-    // (CVE-2025-52565).
-    let peer = tty::peer(ptmx.as_fd()).doing(doing)?;
-    let flags = mount::OpenTreeFlags::OPEN_TREE_CLONE | mount::OpenTreeFlags::AT_EMPTY_PATH;
-    let console = mount::open_tree(peer.as_fd(), c"", flags).doing(doing)?;
-    let target = root.resolve_nofollow(Path::new("/dev/console")).doing(doing)?;
-    mount::attach(console.as_fd(), target.as_fd()).doing(doing)?;
-    line.send(b"terminal", Some(ptmx.as_fd())).doing(doing)?;
-    let copy = || peer.try_clone().map_err(|error| Error::setup(doing(), error));
-    Ok([copy()?, copy()?, copy()?])
-}
-
 /// The new root becomes `/`, and the host's tree is gone from this namespace.
 fn enter_root(root: &Root, plan: &Plan) -> Result<()> {
     trace::stage(
@@ -328,128 +295,6 @@ fn set_sysctls(plan: &Plan, proc: BorrowedFd<'_>) -> Result<()> {
         let path = CString::new(path).map_err(|error| Error::invalid("set a sysctl", error))?;
         fs::write_file(proc, &path, sysctl.value.as_bytes())
             .doing(|| format!("set the sysctl {}", sysctl.name.to_string_lossy()))?;
-    }
-    Ok(())
-}
-
-fn set_limits(plan: &Plan) -> Result<()> {
-    for (resource, soft, hard) in &plan.rlimits {
-        process::setrlimit(*resource, *soft, *hard).doing(|| format!("set the limit {resource:?}"))?;
-    }
-    process::umask(plan.umask.unwrap_or(DEFAULT_UMASK));
-    Ok(())
-}
-
-/// How the kernel runs the process. While still privileged; the command inherits all of it.
-fn schedule(running: &Running) -> Result<()> {
-    if let Some(attr) = running.scheduler {
-        sched::set_scheduler(attr).doing(|| "set the scheduler".to_owned())?;
-    }
-    if let Some((class, level)) = running.io_priority {
-        sched::set_io_priority(class, level).doing(|| "set the input and output priority".to_owned())?;
-    }
-    if let Some((mode, nodes)) = &running.memory_policy {
-        sched::set_memory_policy(*mode, nodes).doing(|| "set the memory policy".to_owned())?;
-    }
-    match running.personality {
-        Some(persona) => sched::set_personality(persona).doing(|| "set the personality".to_owned()),
-        None => Ok(()),
-    }
-}
-
-/// Another user than root may open /dev/stdout again only if it is its own. Pipes and the container's own terminal are
-/// given away, not files and terminals of the caller's.
-fn give_stdio(plan: &Plan, stdio: &[OwnedFd; 3]) -> Result<()> {
-    if plan.uid == 0 {
-        return Ok(());
-    }
-    for file in stdio {
-        let doing = || "give the standard streams to the user".to_owned();
-        let stat = fs::fstat(file.as_fd()).doing(doing)?;
-        let pipe = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo;
-        if stat.st_uid == plan.uid || !(pipe || plan.terminal) {
-            continue;
-        }
-        match fs::chown_handle(file.as_fd(), plan.uid, stat.st_gid) {
-            // A pipe from outside of the user namespace belongs to nobody inside; runc and crun let that be.
-            Err(error) if matches!(error.errno(), Errno::PERM | Errno::INVAL | Errno::ROFS) => {}
-            other => other.doing(doing)?,
-        }
-    }
-    Ok(())
-}
-
-fn become_user(plan: &Plan) -> Result<()> {
-    let doing = || "become the user".to_owned();
-    for capability in (0..64).filter(|capability| plan.caps.bounding >> capability & 1 == 0) {
-        match cred::drop_bounding(capability) {
-            // The first number that the kernel does not know ends the list.
-            Err(error) if error.errno() == Errno::INVAL => break,
-            // Without the right to drop any it is enough that it is not there.
-            Err(error) if error.errno() == Errno::PERM && matches!(cred::has_bounding(capability), Ok(false)) => {}
-            other => other.doing(|| "limit the capabilities".to_owned())?,
-        }
-    }
-    // The permitted set must outlive the change of ids: it still loads the filter and sets the final sets below.
-    cred::keep_capabilities(true).doing(doing)?;
-    cred::setgroups(&plan.groups).doing(|| "set the groups".to_owned())?;
-    cred::setresgid(plan.gid).doing(doing)?;
-    cred::setresuid(plan.uid).doing(doing)?;
-    cred::keep_capabilities(false).doing(doing)?;
-    if plan.uid != 0 {
-        let (_, permitted, _) = cred::capget().doing(doing)?;
-        cred::capset(permitted, permitted, 0).doing(doing)?;
-    }
-    Ok(())
-}
-
-/// Into the working directory, and a look whether it is inside the root: an inherited folder is not (CVE-2024-21626).
-fn enter_cwd(plan: &Plan) -> Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let doing = || format!("change to the working directory {}", plan.cwd.display());
-    let path = CString::new(plan.cwd.as_os_str().as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
-    process::chdir(&path).doing(doing)?;
-    let actual = process::getcwd().doing(doing)?;
-    if !actual.to_bytes().starts_with(b"/") {
-        return Err(Error::invalid(doing(), "it is outside the container's root"));
-    }
-    Ok(())
-}
-
-/// The last steps, with as little between them as possible, and then the command.
-fn execute(plan: &Plan, proc: Option<&OwnedFd>) -> Result<()> {
-    let filter = |when: &'static str| -> Result<()> {
-        let Some(program) = &plan.seccomp else { return Ok(()) };
-        trace::stage("filter the system calls", when);
-        seccomp::set_filter(&program.filter, program.flags).map(drop).doing(|| "load the seccomp filter".to_owned())
-    };
-    // Nothing that hull holds reaches the command: all but the three streams close at exec.
-    process::close_on_exec_from(3).doing(|| "close descriptors".to_owned())?;
-    signal::default_actions();
-    signal::unblock_all().doing(|| "unblock signals".to_owned())?;
-    let candidates = diagnose::candidates(plan);
-    if let (Some(profile), Some(proc)) = (&plan.apparmor, proc) {
-        lsm::label_exec(proc.as_fd(), profile)?;
-    }
-    if plan.no_new_privs {
-        cred::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
-        limit_capabilities(plan)?;
-        filter("With no_new_privs the filter needs no privilege, so it comes last.")?;
-    } else {
-        // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it comes before the capabilities go.
-        filter("Loaded while CAP_SYS_ADMIN is still there; the filter itself allows what comes now.")?;
-        limit_capabilities(plan)?;
-    }
-    trace::stage("execute the command", "From here on the process is the command: same process id, other program.");
-    Err(diagnose::execute(plan, &candidates))
-}
-
-fn limit_capabilities(plan: &Plan) -> Result<()> {
-    let doing = || "set the capabilities".to_owned();
-    cred::clear_ambient().doing(doing)?;
-    cred::capset(plan.caps.effective, plan.caps.permitted, plan.caps.inheritable).doing(doing)?;
-    for capability in (0..64).filter(|capability| plan.caps.ambient >> capability & 1 == 1) {
-        cred::raise_ambient(capability).doing(doing)?;
     }
     Ok(())
 }

@@ -221,7 +221,7 @@ pub(crate) fn enter(plan: &Plan, joins: &Joins) -> Result<()> {
 
 /// Whether the parent has something to do for the child that has to be done first.
 pub(crate) fn waits_for_parent(plan: &Plan) -> bool {
-    plan.namespaces.has(Namespaces::USER) || plan.oom_score_adj.is_some()
+    plan.namespaces.has(Namespaces::USER) || plan.process.oom_score_adj.is_some()
 }
 
 /// Writes who is who in the new user namespace of process `pid`. The parent's to do: only it has rights over the ids

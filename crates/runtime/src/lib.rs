@@ -7,23 +7,28 @@
 
 pub mod caps;
 pub mod cgroup;
+mod command;
 mod copyup;
 mod create;
 mod devices;
 mod diagnose;
 mod error;
 pub mod hooks;
+mod identity;
 mod idmap;
 mod init;
 mod join;
 mod lsm;
 mod mounts;
 pub mod options;
+mod parent;
 pub mod plan;
+mod running;
 pub mod seccomp;
 pub mod spec;
 pub mod start;
 pub mod state;
+mod streams;
 
 pub use create::{Created, Inputs, Start, Stdio, create};
 pub use error::{Class, Error, Result};

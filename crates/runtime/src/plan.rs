@@ -7,24 +7,23 @@ use std::ffi::CString;
 use std::path::PathBuf;
 
 use hull_sys::ns::Namespaces;
-use oci_spec::runtime::{PosixRlimitType, Process, Spec};
-use rustix::process::Resource;
+use oci_spec::runtime::Spec;
 
-use crate::caps::CapSets;
 use crate::error::{Error, Result};
 use crate::hooks::Hooks;
-use crate::seccomp::{self, Program};
 
 mod devices;
 mod display;
 mod mounts;
 mod namespaces;
 mod process;
+mod running;
 
 pub use devices::{Device, Node};
 pub use mounts::{Ids, MountStep, What};
 pub use namespaces::{IdMap, Isolation, Join, word};
-pub use process::{ExecAffinity, Running, exec_affinity, io_priority, scheduler};
+pub use process::{Limit, Process};
+pub use running::{ExecAffinity, Running};
 
 /// Everything that the two halves of a creation perform.
 #[derive(Clone, Debug)]
@@ -49,38 +48,10 @@ pub struct Plan {
     pub read_only: Vec<PathBuf>,
     /// Kernel parameters.
     pub sysctl: Vec<Sysctl>,
-    /// Resource limits: resource, soft, hard; `None` is unlimited.
-    pub rlimits: Vec<Limit>,
-    /// Scheduler, priorities, personality, memory nodes.
-    pub running: Running,
-    /// `oom_score_adj`.
-    pub oom_score_adj: Option<i32>,
-    /// Capabilities.
-    pub caps: CapSets,
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Supplementary groups; the group id is always among them.
-    pub groups: Vec<u32>,
-    /// File mode creation mask.
-    pub umask: Option<u32>,
-    /// No exec may gain privileges.
-    pub no_new_privs: bool,
-    /// The AppArmor profile that the command gets.
-    pub apparmor: Option<CString>,
-    /// The system call filter.
-    pub seccomp: Option<Program>,
+    /// What the command is.
+    pub process: Process,
     /// Programs that are run at points of its life.
     pub hooks: Hooks,
-    /// Whether there is a terminal.
-    pub terminal: bool,
-    /// Working directory.
-    pub cwd: PathBuf,
-    /// The command.
-    pub argv: Vec<CString>,
-    /// Its environment.
-    pub env: Vec<CString>,
     /// Whether the container ends with its parent.
     pub die_with_parent: bool,
 }
@@ -96,9 +67,6 @@ pub struct Sysctl {
     pub owner: Namespaces,
 }
 
-/// A resource limit: resource, soft, hard; `None` is unlimited.
-pub type Limit = (Resource, Option<u64>, Option<u64>);
-
 impl Plan {
     /// The plan for `spec`.
     ///
@@ -110,15 +78,6 @@ impl Plan {
             spec.linux().as_ref().ok_or_else(|| Error::invalid("create the container", "no linux section"))?;
         refuse_unsupported(spec)?;
         let namespaces = Isolation::from_spec(spec, linux)?;
-        let user = process.user();
-        let mut groups = user.additional_gids().clone().unwrap_or_default();
-        if !groups.contains(&user.gid()) {
-            groups.insert(0, user.gid());
-        }
-        let seccomp = match linux.seccomp() {
-            Some(profile) => Some(seccomp::compile(profile)?),
-            None => None,
-        };
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
         Ok(Self {
             sysctl: sysctls(linux, &namespaces)?,
@@ -136,23 +95,8 @@ impl Plan {
             devices: devices::devices(linux)?,
             masked: paths(linux.masked_paths()),
             read_only: paths(linux.readonly_paths()),
-            rlimits: rlimits(process)?,
-            running: Running::from_spec(process, linux)?,
-            oom_score_adj: process.oom_score_adj(),
-            caps: process.capabilities().as_ref().map(CapSets::from_spec).unwrap_or_default(),
-            uid: user.uid(),
-            gid: user.gid(),
-            groups,
-            umask: user.umask(),
-            no_new_privs: process.no_new_privileges().unwrap_or(false),
-            apparmor: optional("apply the AppArmor profile", process.apparmor_profile())?
-                .filter(|profile| !profile.is_empty()),
-            seccomp,
+            process: Process::from_spec(process, linux)?,
             hooks: Hooks::from_spec(spec)?,
-            terminal: process.terminal().unwrap_or(false),
-            cwd: process.cwd().clone(),
-            argv: strings("execute the command", process.args().iter().flatten())?,
-            env: strings("set the environment", process.env().iter().flatten())?,
             die_with_parent: false,
         })
     }
@@ -164,10 +108,6 @@ fn text(doing: &str, value: &str) -> Result<CString> {
 
 fn optional(doing: &str, value: &Option<String>) -> Result<Option<CString>> {
     value.as_deref().map(|value| text(doing, value)).transpose()
-}
-
-fn strings<'a>(doing: &str, list: impl Iterator<Item = &'a String>) -> Result<Vec<CString>> {
-    list.map(|item| text(doing, item)).collect()
 }
 
 /// Fields that are not performed yet are refused by name: none of them is skipped.
@@ -231,35 +171,4 @@ fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: &Isolation) -> Result<V
     }
     all.sort();
     Ok(all)
-}
-
-fn rlimits(process: &Process) -> Result<Vec<Limit>> {
-    use PosixRlimitType as Type;
-    let limit = |value: u64| (value != u64::MAX).then_some(value);
-    process
-        .rlimits()
-        .iter()
-        .flatten()
-        .map(|rlimit| {
-            let resource = match rlimit.typ() {
-                Type::RlimitCpu => Resource::Cpu,
-                Type::RlimitFsize => Resource::Fsize,
-                Type::RlimitData => Resource::Data,
-                Type::RlimitStack => Resource::Stack,
-                Type::RlimitCore => Resource::Core,
-                Type::RlimitRss => Resource::Rss,
-                Type::RlimitNproc => Resource::Nproc,
-                Type::RlimitNofile => Resource::Nofile,
-                Type::RlimitMemlock => Resource::Memlock,
-                Type::RlimitAs => Resource::As,
-                Type::RlimitLocks => Resource::Locks,
-                Type::RlimitSigpending => Resource::Sigpending,
-                Type::RlimitMsgqueue => Resource::Msgqueue,
-                Type::RlimitNice => Resource::Nice,
-                Type::RlimitRtprio => Resource::Rtprio,
-                Type::RlimitRttime => Resource::Rttime,
-            };
-            Ok((resource, limit(rlimit.soft()), limit(rlimit.hard())))
-        })
-        .collect()
 }

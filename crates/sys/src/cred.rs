@@ -97,9 +97,9 @@ pub fn set_dumpable(dumpable: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, "PR_SET_DUMPABLE", dumpable.into(), 0).map(drop)
 }
 
-/// `PR_SET_PDEATHSIG` with `SIGKILL`: this process ends with its parent.
-pub fn die_with_parent() -> Result<()> {
-    prctl(libc::PR_SET_PDEATHSIG, "PR_SET_PDEATHSIG", libc::SIGKILL as u64, 0).map(drop)
+/// `PR_SET_PDEATHSIG`: with `SIGKILL` this process ends with its parent, with 0 it does not (any more).
+pub fn die_with_parent(tied: bool) -> Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, "PR_SET_PDEATHSIG", if tied { libc::SIGKILL as u64 } else { 0 }, 0).map(drop)
 }
 
 /// `PR_SET_SECUREBITS`.

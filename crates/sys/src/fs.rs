@@ -104,14 +104,14 @@ pub fn fstat(file: BorrowedFd<'_>) -> Result<Stat> {
     stat.ok_or_else(|| crate::Error::new("fstat", "", crate::Errno::IO))
 }
 
-/// Whether `file` is in a procfs, by `fstatfs(2)`.
+/// Whether `file` is in a procfs.
 pub fn is_procfs(file: BorrowedFd<'_>) -> Result<bool> {
-    let mut magic = 0;
-    call("fstatfs", &[Arg::fd(&file)], || {
-        magic = rustix::fs::fstatfs(file)?.f_type;
-        Ok(())
-    })?;
-    Ok(magic == rustix::fs::PROC_SUPER_MAGIC)
+    Ok(magic(file)? == rustix::fs::PROC_SUPER_MAGIC)
+}
+
+/// `fstatfs(2)`: the number of the kind of file system that `file` is in.
+pub(crate) fn magic(file: BorrowedFd<'_>) -> Result<i64> {
+    call("fstatfs", &[Arg::fd(&file)], || rustix::fs::fstatfs(file).map(|stat| stat.f_type))
 }
 
 /// `fstatat(2)` without following a symlink at the end.

@@ -76,3 +76,11 @@ pub fn restore(terminal: BorrowedFd<'_>, attributes: &Termios) -> Result<()> {
 pub fn open_ptmx(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
     crate::fs::openat(dir, path, OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW, 0)
 }
+
+/// Whether `file` is the multiplexer of a devpts: the device 5:2 in a file system of that kind.
+pub fn is_ptmx(file: BorrowedFd<'_>) -> Result<bool> {
+    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+    let stat = crate::fs::fstat(file)?;
+    let character = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice;
+    Ok(character && stat.st_rdev == rustix::fs::makedev(5, 2) && crate::fs::magic(file)? == DEVPTS_SUPER_MAGIC)
+}

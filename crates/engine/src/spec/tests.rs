@@ -98,14 +98,14 @@ fn a_given_variable_replaces_the_default() {
 fn another_user_has_no_capability_in_force() {
     let user = User { uid: 1000, gid: 1000, home: "/".into(), ..User::default() };
     let plan = plan(&options(), &user);
-    assert_eq!((plan.caps.effective, plan.caps.permitted, plan.caps.inheritable), (0, 0, 0));
-    assert_eq!(plan.caps.bounding.count_ones(), 11);
-    assert_eq!(plan.groups, [1000]);
+    assert_eq!((plan.process.caps.effective, plan.process.caps.permitted, plan.process.caps.inheritable), (0, 0, 0));
+    assert_eq!(plan.process.caps.bounding.count_ones(), 11);
+    assert_eq!(plan.process.groups, [1000]);
 }
 
 #[test]
 fn a_default_capability_that_the_machine_lacks_is_left_out() {
     let machine = Machine { capabilities: caps::ALL & !1, ..machine() };
     let spec = of(&options(), &root(), ID, &machine).unwrap();
-    assert_eq!(Plan::from_spec(&spec).unwrap().caps.bounding.count_ones(), 10);
+    assert_eq!(Plan::from_spec(&spec).unwrap().process.caps.bounding.count_ones(), 10);
 }

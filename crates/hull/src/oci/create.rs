@@ -95,8 +95,8 @@ fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>) -> Result<M
     refuse(args)?;
     let bundle = bundle(&args.bundle)?;
     let plan = Plan::from_spec(&bundle.spec)?;
-    if stdio.is_none() && plan.terminal != args.console_socket.is_some() {
-        let said = match plan.terminal {
+    if stdio.is_none() && plan.process.terminal != args.console_socket.is_some() {
+        let said = match plan.process.terminal {
             true => "cannot allocate tty if runc will detach without setting console socket",
             false => "cannot use console socket if runc will not detach or allocate tty",
         };
@@ -127,7 +127,7 @@ fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>) -> Result<M
     };
     let stdio = match stdio {
         Some(stdio) => stdio,
-        None if plan.terminal => Stdio::Terminal,
+        None if plan.process.terminal => Stdio::Terminal,
         None => ours()?,
     };
     let inputs = Inputs { root: tree(&bundle.rootfs)?, cgroup: &group, stdio, start: begin, about: state.about() };

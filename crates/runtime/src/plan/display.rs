@@ -55,26 +55,29 @@ impl fmt::Display for Plan {
         for sysctl in &self.sysctl {
             writeln!(f, "sysctl      {} = {}", show(&sysctl.name), sysctl.value)?;
         }
-        for (resource, soft, hard) in &self.rlimits {
+        for (resource, soft, hard) in &self.process.rlimits {
             writeln!(f, "rlimit      {resource:?} soft {soft:?} hard {hard:?}")?;
         }
-        writeln!(f, "user        {}:{} groups {:?}", self.uid, self.gid, self.groups)?;
-        let sets =
-            [("bounding", self.caps.bounding), ("effective", self.caps.effective), ("ambient", self.caps.ambient)];
+        writeln!(f, "user        {}:{} groups {:?}", self.process.uid, self.process.gid, self.process.groups)?;
+        let sets = [
+            ("bounding", self.process.caps.bounding),
+            ("effective", self.process.caps.effective),
+            ("ambient", self.process.caps.ambient),
+        ];
         for (name, mask) in sets {
             let names: Vec<_> = caps::names(mask).collect();
             writeln!(f, "caps        {name}: {}", if names.is_empty() { "none".into() } else { names.join(" ") })?;
         }
-        writeln!(f, "no_new_privs {}", self.no_new_privs)?;
-        if let Some(profile) = &self.apparmor {
+        writeln!(f, "no_new_privs {}", self.process.no_new_privs)?;
+        if let Some(profile) = &self.process.apparmor {
             writeln!(f, "apparmor    {}", show(profile))?;
         }
-        match &self.seccomp {
+        match &self.process.seccomp {
             Some(program) => writeln!(f, "seccomp     {} instructions", program.filter.len())?,
             None => writeln!(f, "seccomp     unconfined")?,
         }
-        writeln!(f, "cwd         {}", self.cwd.display())?;
-        let argv: Vec<_> = self.argv.iter().map(show).collect();
+        writeln!(f, "cwd         {}", self.process.cwd.display())?;
+        let argv: Vec<_> = self.process.argv.iter().map(show).collect();
         writeln!(f, "exec        {argv:?}")
     }
 }

@@ -1,0 +1,50 @@
+//! The last steps of a process that hull made, of a creation as of an exec, and then the command.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
+use hull_sys::{cred, process, seccomp, signal, trace};
+
+use crate::diagnose;
+use crate::error::{Doing, Error, Result};
+use crate::identity;
+use crate::plan::Process;
+
+/// Into the working directory, and a look whether it is inside the root: an inherited folder is not (CVE-2024-21626).
+pub(crate) fn enter_cwd(plan: &Process) -> Result<()> {
+    let doing = || format!("change to the working directory {}", plan.cwd.display());
+    let path = CString::new(plan.cwd.as_os_str().as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
+    process::chdir(&path).doing(doing)?;
+    let actual = process::getcwd().doing(doing)?;
+    if !actual.to_bytes().starts_with(b"/") {
+        return Err(Error::invalid(doing(), "it is outside the container's root"));
+    }
+    Ok(())
+}
+
+/// With as little between the steps as possible. `label` is what has to be said to the kernel right before; it comes
+/// back only with the reason why the command could not be executed.
+pub(crate) fn execute(plan: &Process, label: impl FnOnce() -> Result<()>) -> Result<()> {
+    let filter = |when: &'static str| -> Result<()> {
+        let Some(program) = &plan.seccomp else { return Ok(()) };
+        trace::stage("filter the system calls", when);
+        seccomp::set_filter(&program.filter, program.flags).map(drop).doing(|| "load the seccomp filter".to_owned())
+    };
+    // Nothing that hull holds reaches the command: all but the three streams close at exec.
+    process::close_on_exec_from(3).doing(|| "close descriptors".to_owned())?;
+    signal::default_actions();
+    signal::unblock_all().doing(|| "unblock signals".to_owned())?;
+    let candidates = diagnose::candidates(plan);
+    label()?;
+    if plan.no_new_privs {
+        cred::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
+        identity::limit(plan)?;
+        filter("With no_new_privs the filter needs no privilege, so it comes last.")?;
+    } else {
+        // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it comes before the capabilities go.
+        filter("Loaded while CAP_SYS_ADMIN is still there; the filter itself allows what comes now.")?;
+        identity::limit(plan)?;
+    }
+    trace::stage("execute the command", "From here on the process is the command: same process id, other program.");
+    Err(diagnose::execute(plan, &candidates))
+}
