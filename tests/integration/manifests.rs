@@ -18,14 +18,15 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Each crate with the crates of ours that it may use: the arrows of ARCHITECTURE.md.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("sys", &[]),
     ("runtime", &["sys"]),
     ("image", &["sys"]),
     ("registry", &["image"]),
     ("engine", &["sys", "runtime", "image"]),
     ("build", &["sys", "runtime", "image", "engine"]),
-    ("hull", &["sys", "runtime", "image", "registry", "engine", "build"]),
+    ("template", &[]),
+    ("hull", &["sys", "runtime", "image", "registry", "engine", "build", "template"]),
     ("manual", &["hull"]),
 ];
 

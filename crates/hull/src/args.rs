@@ -46,6 +46,9 @@ pub enum Command {
         /// Only ids
         #[arg(short, long)]
         quiet: bool,
+        /// table, json, table TEMPLATE or a template: .Repository .Tag .ID .CreatedAt .CreatedSince .Size
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
     },
     /// Make an image of a root file system's archive
     Import {

@@ -6,6 +6,7 @@ use hull_engine::container::{self, Listed, State};
 use hull_engine::{Engine, names};
 use jiff::Timestamp;
 
+use crate::listing::{Listing, Row};
 use crate::report::Report;
 use crate::table;
 
@@ -21,17 +22,34 @@ pub struct PsArgs {
     /// Whole ids and commands
     #[arg(long)]
     no_trunc: bool,
+    /// table, json, table TEMPLATE or a template: .ID .Image .Command .CreatedAt .RunningFor .State .Status .Ports .Names
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
 }
+
+const LISTING: Listing = Listing {
+    columns: &[
+        ("Command", "COMMAND"),
+        ("CreatedAt", "CREATED AT"),
+        ("ID", "CONTAINER ID"),
+        ("Image", "IMAGE"),
+        ("Names", "NAMES"),
+        ("Ports", "PORTS"),
+        ("RunningFor", "CREATED"),
+        ("State", "STATE"),
+        ("Status", "STATUS"),
+    ],
+    usual: &["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"],
+};
 
 /// `hull ps`: a row for each container, newest first.
 pub fn list(engine: &Engine, args: &PsArgs) -> Result<i32, Report> {
     let all = container::list(engine)?;
     let shown = all.iter().filter(|listed| args.all || listed.state == State::Running);
-    let told: String = if args.quiet {
+    let told: String = if args.quiet && args.format.is_none() {
         shown.map(|listed| format!("{}\n", id(listed, args))).collect()
     } else {
-        let rows: Vec<[String; 7]> = shown.map(|listed| row(listed, args)).collect();
-        table::render(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"], &rows)
+        LISTING.render(args.format.as_deref(), &shown.map(|listed| row(listed, args)).collect::<Vec<_>>())?
     };
     std::io::stdout().write_all(told.as_bytes()).map_err(|error| Report::host("write to standard output", error))?;
     Ok(0)
@@ -41,27 +59,29 @@ fn id<'a>(listed: &'a Listed, args: &PsArgs) -> &'a str {
     if args.no_trunc { &listed.record.id } else { &listed.record.id[..12] }
 }
 
-fn row(listed: &Listed, args: &PsArgs) -> [String; 7] {
+fn row(listed: &Listed, args: &PsArgs) -> Row {
     let record = &listed.record;
     let command = record.command.join(" ");
     let command = match command.char_indices().nth(20) {
         Some(_) if !args.no_trunc => command.chars().take(19).chain(['…']).collect(),
         _ => command,
     };
-    let status = match &listed.state {
-        State::Running => format!("Up {}", table::span(age(&record.created))),
-        State::Exited(exit) => format!("Exited ({}) {}", exit.code, table::ago(age(&exit.finished))),
-        State::Unknown => "Exited (unknown)".to_owned(),
+    let (state, status) = match &listed.state {
+        State::Running => ("running", format!("Up {}", table::span(age(&record.created)))),
+        State::Exited(exit) => ("exited", format!("Exited ({}) {}", exit.code, table::ago(age(&exit.finished)))),
+        State::Unknown => ("exited", "Exited (unknown)".to_owned()),
     };
-    [
-        id(listed, args).to_owned(),
-        record.image.clone(),
-        format!("\"{command}\""),
-        table::ago(age(&record.created)),
-        status,
-        String::new(),
-        record.name.clone(),
-    ]
+    Row::new([
+        ("Command", format!("\"{command}\"")),
+        ("CreatedAt", table::date(&record.created)),
+        ("ID", id(listed, args).to_owned()),
+        ("Image", record.image.clone()),
+        ("Names", record.name.clone()),
+        ("Ports", String::new()),
+        ("RunningFor", table::ago(age(&record.created))),
+        ("State", state.to_owned()),
+        ("Status", status),
+    ])
 }
 
 /// Seconds since `time`, which is one of our own.

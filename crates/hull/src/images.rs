@@ -9,30 +9,46 @@ use hull_engine::Engine;
 use hull_engine::container::{self, Listed, State};
 use hull_image::{Image, ImportOptions, Reference, Removed, Store};
 
+use crate::listing::{Listing, Row};
 use crate::report::Report;
 use crate::table;
 
+const LISTING: Listing = Listing {
+    columns: &[
+        ("CreatedAt", "CREATED AT"),
+        ("CreatedSince", "CREATED"),
+        ("ID", "IMAGE ID"),
+        ("Repository", "REPOSITORY"),
+        ("Size", "SIZE"),
+        ("Tag", "TAG"),
+    ],
+    usual: &["Repository", "Tag", "ID", "CreatedSince", "Size"],
+};
+
 /// `hull images`: a row for each name, newest first; `quiet` gives short ids, each once. An image that cannot be read is
 /// the error behind the rows of the others.
-pub fn list(store: &Store, quiet: bool) -> Result<i32, Report> {
+pub fn list(store: &Store, quiet: bool, format: Option<&str>) -> Result<i32, Report> {
     let (mut images, damaged) = store.list()?;
     images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
-    let told = match quiet {
-        true => images.iter().map(|image| format!("{}\n", image.id.short())).collect(),
-        false => {
-            let rows: Vec<[String; 5]> = images.iter().flat_map(rows).collect();
-            table::render(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)
-        }
+    let told = match (quiet, format) {
+        (true, None) => images.iter().map(|image| format!("{}\n", image.id.short())).collect(),
+        _ => LISTING.render(format, &images.iter().flat_map(rows).collect::<Vec<_>>())?,
     };
     say(&told)?;
     damaged.into_iter().next().map_or(Ok(0), |error| Err(error.into()))
 }
 
-fn rows(image: &Image) -> Vec<[String; 5]> {
+fn rows(image: &Image) -> Vec<Row> {
     let none = || "<none>".to_owned();
     let row = |repository: String, tag: String| {
-        let id = image.id.short().to_owned();
-        [repository, tag, id, created(image), table::size(image.size)]
+        Row::new([
+            ("CreatedAt", image.created.as_deref().map_or_else(|| "N/A".to_owned(), table::date)),
+            ("CreatedSince", created(image)),
+            ("ID", image.id.short().to_owned()),
+            ("Repository", repository),
+            ("Size", table::size(image.size)),
+            ("Tag", tag),
+        ])
     };
     if image.names.is_empty() {
         return vec![row(none(), none())];

@@ -10,6 +10,7 @@ mod demo;
 mod explain;
 mod images;
 mod init;
+mod listing;
 mod oci;
 mod pull;
 mod report;
@@ -65,7 +66,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Run(args) => run(&engine, *args),
         Command::Build(args) => build(&engine, &args),
         Command::Demo(args) => demo::demo(&engine, &store(&engine)?, &args),
-        Command::Images { quiet } => images::list(&store(&engine)?, quiet),
+        Command::Images { quiet, format } => images::list(&store(&engine)?, quiet, format.as_deref()),
         Command::Import { file, name } => images::import(&store(&engine)?, &file, &name),
         Command::Oci { arguments } => Ok(oci::oci([vec!["hull oci".into()], arguments].concat())),
         Command::Ps(args) => {

@@ -1,21 +1,4 @@
-//! Columns for people: as wide as their widest cell, with whatever could steer a terminal made visible.
-
-/// The rows under `head`, each cell escaped, three spaces between columns.
-pub fn render<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| escape(cell))).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([head[column].len()]).max().unwrap_or_default()
-    };
-    let line = |cells: [&str; N]| {
-        let padded: Vec<String> =
-            cells.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}", width = width(column))).collect();
-        format!("{}\n", padded.join("   ").trim_end())
-    };
-    let mut told = line(head);
-    told.extend(rows.iter().map(|row| line(row.each_ref().map(String::as_str))));
-    told
-}
+//! Values for people, in Docker's words: sizes, ages, and text with whatever could steer a terminal made visible.
 
 /// Control characters as escapes: a name is data, whatever an image's author wrote into it.
 pub fn escape(text: &str) -> String {
@@ -27,11 +10,14 @@ pub fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
         if value < 999.5 {
-            return match value {
-                _ if unit == "B" || value >= 100.0 => format!("{value:.0}{unit}"),
-                _ if value >= 10.0 => format!("{value:.1}{unit}"),
-                _ => format!("{value:.2}{unit}"),
+            let digits = match value {
+                _ if unit == "B" || value >= 100.0 => format!("{value:.0}"),
+                _ if value >= 10.0 => format!("{value:.1}"),
+                _ => format!("{value:.2}"),
             };
+            let digits =
+                if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
+            return format!("{digits}{unit}");
         }
         value /= 1000.0;
     }
@@ -62,21 +48,28 @@ pub fn span(seconds: i64) -> String {
     }
 }
 
+/// A moment of ours or of an image's, RFC 3339, as Docker's lists have it; as it is, if it is none.
+pub fn date(time: &str) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(moment) => moment.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+        Err(_) => time.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_controls_visible() {
-        let rows = [["a\u{1b}[31m".to_owned(), "1".to_owned()], ["b".to_owned(), "2".to_owned()]];
-        assert_eq!(render(["NAME", "N"], &rows), "NAME          N\na\\u{1b}[31m   1\nb             2\n");
-    }
-
-    #[test]
     fn sizes_and_ages_read_as_dockers() {
-        for (bytes, text) in
-            [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (7_654_321, "7.65MB"), (124_000_000, "124MB")]
-        {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (4_200_000, "4.2MB"),
+            (7_654_321, "7.65MB"),
+            (100_000_000, "100MB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
         for (seconds, text) in
@@ -84,5 +77,7 @@ mod tests {
         {
             assert_eq!(ago(seconds), text);
         }
+        assert_eq!(date("2024-05-06T07:08:09.123456Z"), "2024-05-06 07:08:09 +0000 UTC");
+        assert_eq!(date("long ago"), "long ago");
     }
 }
