@@ -5,21 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hull_tests::scripted::{Answer, Asked, MANIFEST, Scripted, TinyImage, digest, short};
+use hull_tests::scripted::{self, Answer, Asked, MANIFEST, Scripted, TinyImage, digest, short};
 use hull_tests::{Corner, Said, entries};
 
-/// `hull pull` of `a/b:1` from a scripted registry, that gives up a silent connection after two seconds.
+/// `hull pull` of `a/b:1` from a scripted registry.
 fn pull(corner: &Corner, registry: &Scripted) -> Said {
-    pull_as(corner, registry, &["--tls-verify=false"], "a/b:1")
-}
-
-fn pull_as(corner: &Corner, registry: &Scripted, flags: &[&str], name: &str) -> Said {
-    let mut hull = corner.hull();
-    hull.arg("pull").args(flags).arg(format!("{}/{name}", registry.address()));
-    // Nobody's own configuration has a say here.
-    hull.env("HOME", corner.path()).env("HULL_REGISTRY_TIMEOUT", "2").env_remove("XDG_RUNTIME_DIR");
-    hull.env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env("HULL_LAYER_MAX", (32 << 20).to_string());
-    hull.output().expect("hull starts").into()
+    scripted::pull(corner, registry, &["--tls-verify=false"], "a/b:1")
 }
 
 /// Nothing of a failed pull is in the store.
@@ -78,17 +69,17 @@ fn an_honest_image_is_pulled_and_shown() {
 fn a_layer_with_another_digest_is_refused() {
     let image = TinyImage::new(5000);
     let mut wrong = image.clone();
-    wrong.layer = TinyImage::new(6000).layer;
-    let size = wrong.layer.len() as u64;
-    let wrong = wrong.claiming(&digest(&image.layer), size);
+    wrong.layers = TinyImage::new(6000).layers;
+    let size = wrong.layer().len() as u64;
+    let wrong = wrong.claiming(&digest(image.layer()), size);
     refused("its digest is", move |asked| wrong.answer(asked));
 }
 
 #[test]
 fn a_layer_longer_than_its_descriptor_says_is_refused() {
     let image = TinyImage::new(5000);
-    let size = image.layer.len() as u64 - 10;
-    let hash = digest(&image.layer);
+    let size = image.layer().len() as u64 - 10;
+    let hash = digest(image.layer());
     let image = image.claiming(&hash, size);
     refused("more than the", move |asked| image.answer(asked));
 }
@@ -101,7 +92,7 @@ fn a_layer_that_ends_early_is_an_error_and_its_beginning_is_kept() {
     let cut = Scripted::new(move |asked| match image.is_layer(asked) {
         true => {
             let from = asked.range().unwrap_or(0);
-            short(image.layer.len() - from, image.layer[from..from.max(50_000)].to_vec(), Duration::ZERO)
+            short(image.layer().len() - from, image.layer()[from..from.max(50_000)].to_vec(), Duration::ZERO)
         }
         false => image.answer(asked),
     });
@@ -125,7 +116,7 @@ fn a_broken_connection_is_continued_within_one_pull() {
     let image = TinyImage::new(100_000);
     let log = image.clone();
     let registry = Scripted::new(move |asked| match (image.is_layer(asked), asked.range()) {
-        (true, None) => short(image.layer.len(), image.layer[..30_000].to_vec(), Duration::ZERO),
+        (true, None) => short(image.layer().len(), image.layer()[..30_000].to_vec(), Duration::ZERO),
         _ => image.answer(asked),
     });
     assert_eq!(pull(&corner, &registry).code, 0);
@@ -141,9 +132,9 @@ fn a_server_that_ignores_ranges_is_read_again_and_one_that_gives_others_is_refus
     let tries = AtomicUsize::new(0);
     let registry = Scripted::new(move |asked| match ignoring.is_layer(asked) {
         true if tries.fetch_add(1, Ordering::Relaxed) == 0 => {
-            short(ignoring.layer.len(), ignoring.layer[..30_000].to_vec(), Duration::ZERO)
+            short(ignoring.layer().len(), ignoring.layer()[..30_000].to_vec(), Duration::ZERO)
         }
-        true => Answer::ok("x/y", ignoring.layer.clone()),
+        true => Answer::ok("x/y", ignoring.layer().to_vec()),
         false => ignoring.answer(asked),
     });
     let said = pull(&corner, &registry);
@@ -152,9 +143,9 @@ fn a_server_that_ignores_ranges_is_read_again_and_one_that_gives_others_is_refus
 
     let corner = Corner::new();
     let registry = Scripted::new(move |asked| match (image.is_layer(asked), asked.range()) {
-        (true, None) => short(image.layer.len(), image.layer[..30_000].to_vec(), Duration::ZERO),
+        (true, None) => short(image.layer().len(), image.layer()[..30_000].to_vec(), Duration::ZERO),
         (true, Some(_)) => {
-            Answer::Whole(206, Vec::new(), image.layer[20_000..].to_vec()).with("content-range", "bytes 20000-1/2")
+            Answer::Whole(206, Vec::new(), image.layer()[20_000..].to_vec()).with("content-range", "bytes 20000-1/2")
         }
         _ => image.answer(asked),
     });
@@ -167,7 +158,7 @@ fn a_stalled_layer_is_given_up() {
     let corner = Corner::new();
     let image = TinyImage::new(100_000);
     let registry = Scripted::new(move |asked| match image.is_layer(asked) {
-        true => short(image.layer.len(), Vec::new(), Duration::from_secs(20)),
+        true => short(image.layer().len(), Vec::new(), Duration::from_secs(20)),
         false => image.answer(asked),
     });
     let start = Instant::now();
@@ -247,7 +238,7 @@ fn documents_that_are_no_image_are_refused() {
 #[test]
 fn a_configuration_that_does_not_fit_is_refused() {
     let image = TinyImage::new(10);
-    let other = TinyImage::packed(image.layer.clone(), &digest(b"something else"));
+    let other = TinyImage::packed(image.layer().to_vec(), &digest(b"something else"));
     refused("its diff id is", move |asked| other.answer(asked));
     let mut wrong = image.clone();
     wrong.config.push(b' ');
@@ -297,7 +288,7 @@ fn a_zstd_window_of_two_gigabytes_is_refused() {
 fn redirects_are_bounded_and_carry_no_credentials() {
     let image = TinyImage::new(1000);
     let layer = image.clone();
-    let storage = Scripted::new(move |_| Answer::ok("x/y", layer.layer.clone()));
+    let storage = Scripted::new(move |_| Answer::ok("x/y", layer.layer().to_vec()));
     let elsewhere = format!("http://{}/elsewhere", storage.address());
     let corner = Corner::new();
     let inner = image.clone();
@@ -310,7 +301,7 @@ fn redirects_are_bounded_and_carry_no_credentials() {
             false => inner.answer(asked),
         }
     });
-    let said = pull_as(&corner, &registry, &["--tls-verify=false", "--creds", "u:canary"], "a/b:1");
+    let said = scripted::pull(&corner, &registry, &["--tls-verify=false", "--creds", "u:canary"], "a/b:1");
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(storage.asked().len(), 1);
     assert!(storage.asked()[0].header("authorization").is_none(), "{:?}", storage.asked());
@@ -337,7 +328,7 @@ fn a_registry_that_always_wants_a_login_is_asked_twice_and_no_more() {
 
     let corner = Corner::new();
     let registry = Scripted::new(|_| Answer::status(401).with("www-authenticate", "Basic realm=\"x\""));
-    let said = pull_as(&corner, &registry, &["--tls-verify=false", "--creds", "u:canary"], "a/b:1");
+    let said = scripted::pull(&corner, &registry, &["--tls-verify=false", "--creds", "u:canary"], "a/b:1");
     assert!(said.code == 1 && said.err.contains("answered 401") && !said.err.contains("canary"), "{said:?}");
     assert!(registry.asked().len() <= 4, "{:?}", registry.asked());
 }
@@ -377,7 +368,7 @@ fn a_token_is_asked_for_this_repository_alone_and_sent_to_the_registry() {
             format!("Bearer realm=\"http://{host}/token\",service=\"svc\",scope=\"repository:secret/x:push\"");
         Answer::status(401).with("www-authenticate", challenge)
     });
-    let said = pull_as(&corner, &registry, &["--tls-verify=false", "--creds", "u:p"], "a/b:1");
+    let said = scripted::pull(&corner, &registry, &["--tls-verify=false", "--creds", "u:p"], "a/b:1");
     assert_eq!(said.code, 0, "{said:?}");
     let tokens: Vec<_> = registry.asked().into_iter().filter(|asked| asked.target.starts_with("/token")).collect();
     assert_eq!(tokens.len(), 1);
@@ -416,7 +407,7 @@ fn without_a_word_no_registry_is_insecure_and_loopback_is_not_either() {
     let image = TinyImage::new(10);
     let registry = Scripted::new(move |asked| image.answer(asked));
     let corner = Corner::new();
-    let said = pull_as(&corner, &registry, &[], "a/b:1");
+    let said = scripted::pull(&corner, &registry, &[], "a/b:1");
     assert!(said.code == 1 && said.err.starts_with("hull: cannot pull"), "{said:?}");
     let read: Vec<_> = registry.asked().into_iter().filter(|asked| asked.method == "GET").collect();
     assert!(read.is_empty(), "{read:?}");

@@ -5,8 +5,11 @@
 mod builder;
 pub mod bundle;
 pub mod docker;
+pub mod hostile;
 pub mod left;
 pub mod scripted;
+pub mod sentinel;
+pub mod tar;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};

@@ -11,6 +11,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
+use crate::{Corner, Said};
+
 /// What a client asked.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -163,17 +165,31 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     Some(asked)
 }
 
+/// `hull pull FLAGS` of `name` from a scripted registry, which gives up a silent connection after two seconds. A layer may
+/// unpack to 32 MiB.
+///
+/// # Panics
+/// hull does not start.
+pub fn pull(corner: &Corner, registry: &Scripted, flags: &[&str], name: &str) -> Said {
+    let mut hull = corner.hull();
+    hull.arg("pull").args(flags).arg(format!("{}/{name}", registry.address()));
+    // Nobody's own configuration has a say here.
+    hull.env("HOME", corner.path()).env("HULL_REGISTRY_TIMEOUT", "2").env_remove("XDG_RUNTIME_DIR");
+    hull.env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env("HULL_LAYER_MAX", (32 << 20).to_string());
+    hull.output().expect("hull starts").into()
+}
+
 /// `sha256:…` of `data`.
 pub fn digest(data: &[u8]) -> String {
     let hash = Sha256::digest(data);
     format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
-/// An image of one layer as a registry has it.
+/// A small image as a registry has it.
 #[derive(Clone, Debug)]
 pub struct TinyImage {
-    /// The layer, gzip.
-    pub layer: Vec<u8>,
+    /// The layers as they are packed, lowest first.
+    pub layers: Vec<Vec<u8>>,
     /// The configuration.
     pub config: Vec<u8>,
     /// The manifest.
@@ -182,6 +198,8 @@ pub struct TinyImage {
 
 /// The media type of manifests.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of indexes.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 impl TinyImage {
     /// An image with one file `/hello` of `size` bytes that do not compress well.
@@ -189,58 +207,75 @@ impl TinyImage {
     /// # Panics
     /// Never: it is made in memory.
     pub fn new(size: usize) -> Self {
-        let mut state = 0x2545_f491_4f6c_dd1d_u64;
-        let data: Vec<u8> = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .take(size)
-        .collect();
         let mut archive = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_ustar();
         header.set_size(size as u64);
         header.set_mode(0o644);
-        archive.append_data(&mut header, "hello", &data[..]).expect("an entry");
+        archive.append_data(&mut header, "hello", &noise(1, size)[..]).expect("an entry");
         Self::of(&archive.into_inner().expect("an archive"))
     }
 
     /// An image of this archive.
+    pub fn of(plain: &[u8]) -> Self {
+        Self::stack(&[plain.to_vec()])
+    }
+
+    /// An image of these archives, lowest first.
     ///
     /// # Panics
     /// Never: it is made in memory.
-    pub fn of(plain: &[u8]) -> Self {
-        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-        packer.write_all(plain).expect("memory");
-        Self::packed(packer.finish().expect("memory"), &digest(plain))
+    pub fn stack(plain: &[Vec<u8>]) -> Self {
+        let packed = |plain: &Vec<u8>| {
+            let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+            packer.write_all(plain).expect("memory");
+            packer.finish().expect("memory")
+        };
+        let diff_ids: Vec<String> = plain.iter().map(|plain| digest(plain)).collect();
+        Self::made(plain.iter().map(packed).collect(), &diff_ids)
     }
 
     /// An image of a packed layer that is said to have this diff id.
     pub fn packed(layer: Vec<u8>, diff_id: &str) -> Self {
-        let config = serde_json::json!({
-            "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sh"]},
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        });
-        let config = config.to_string().into_bytes();
-        let manifest = Self::manifest(&config, &digest(&layer), layer.len() as u64);
-        Self { layer, config, manifest }
+        Self::made(vec![layer], &[diff_id.to_owned()])
     }
 
-    fn manifest(config: &[u8], layer: &str, size: u64) -> Vec<u8> {
+    fn made(layers: Vec<Vec<u8>>, diff_ids: &[String]) -> Self {
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sh"]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        Self { layers, config: Vec::new(), manifest: Vec::new() }.with_config(config.to_string())
+    }
+
+    /// The same with another configuration, which its manifest names.
+    #[must_use]
+    pub fn with_config(mut self, config: impl Into<Vec<u8>>) -> Self {
+        self.config = config.into();
+        let described: Vec<_> = self.layers.iter().map(|layer| (digest(layer), layer.len() as u64)).collect();
+        self.manifest = Self::manifest(&self.config, &described);
+        self
+    }
+
+    fn manifest(config: &[u8], layers: &[(String, u64)]) -> Vec<u8> {
+        let layer = |(digest, size): &(String, u64)| serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": size});
         let manifest = serde_json::json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(config), "size": config.len()},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer, "size": size}],
+            "layers": layers.iter().map(layer).collect::<Vec<_>>(),
         });
         manifest.to_string().into_bytes()
     }
 
-    /// The same with another descriptor of its layer.
+    /// The same with another descriptor of its only layer.
     #[must_use]
     pub fn claiming(mut self, layer: &str, size: u64) -> Self {
-        self.manifest = Self::manifest(&self.config, layer, size);
+        self.manifest = Self::manifest(&self.config, &[(layer.to_owned(), size)]);
         self
+    }
+
+    /// Its lowest layer.
+    pub fn layer(&self) -> &[u8] {
+        &self.layers[0]
     }
 
     /// What an honest registry answers.
@@ -253,23 +288,37 @@ impl TinyImage {
         } else if last == digest(&self.config) {
             Answer::ok("application/octet-stream", self.config.clone())
         } else if asked.target.contains("/blobs/") {
+            // What a manifest claims need not be the digest of any layer.
+            let layer = self.layers.iter().find(|layer| last == digest(layer)).unwrap_or(&self.layers[0]);
             match asked.range() {
-                Some(from) if from < self.layer.len() => {
-                    let size = self.layer.len();
-                    Answer::Whole(206, Vec::new(), self.layer[from..].to_vec())
+                Some(from) if from < layer.len() => {
+                    let size = layer.len();
+                    Answer::Whole(206, Vec::new(), layer[from..].to_vec())
                         .with("content-range", format!("bytes {from}-{}/{size}", size - 1))
                 }
-                _ => Answer::ok("application/octet-stream", self.layer.clone()),
+                _ => Answer::ok("application/octet-stream", layer.clone()),
             }
         } else {
             Answer::status(404)
         }
     }
 
-    /// Whether a request is for the layer.
+    /// Whether a request is for a layer.
     pub fn is_layer(&self, asked: &Asked) -> bool {
         asked.target.contains("/blobs/") && !asked.target.ends_with(&digest(&self.config))
     }
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64.wrapping_mul(seed | 1);
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
 }
 
 /// An answer that promises `length` bytes and sends `data`, then keeps the connection open for `pause`.

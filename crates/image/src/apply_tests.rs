@@ -2,10 +2,11 @@ use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use hull_tests::tar::Tar;
 use tar::EntryType;
 
 use super::*;
-use crate::testing::{Tar, fingerprint, listing};
+use crate::testing::listing;
 
 fn unpack(root: &Path, tar: Tar, lowers: &[OwnedFd]) -> Result<()> {
     let data = tar.end();
@@ -15,71 +16,12 @@ fn unpack(root: &Path, tar: Tar, lowers: &[OwnedFd]) -> Result<()> {
     archive.finish().map(drop)
 }
 
-/// A root and, outside of it, a tree that nothing may touch.
-fn place() -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
+/// A root for a layer.
+fn place() -> (tempfile::TempDir, std::path::PathBuf) {
     let temp = tempfile::Builder::new().prefix("hull-test-").tempdir().expect("a folder");
-    let (root, sentinel) = (temp.path().join("root"), temp.path().join("sentinel"));
-    std::fs::create_dir_all(sentinel.join("inner")).expect("a folder");
+    let root = temp.path().join("root");
     std::fs::create_dir(&root).expect("a folder");
-    std::fs::write(sentinel.join("file"), "untouched").expect("a file");
-    std::fs::write(sentinel.join("inner/file"), "untouched too").expect("a file");
-    std::fs::set_permissions(sentinel.join("file"), std::fs::Permissions::from_mode(0o640)).expect("a mode");
-    (temp, root, sentinel)
-}
-
-#[test]
-fn a_hostile_entry_never_reaches_out_of_the_root() {
-    let (_temp, root, sentinel) = place();
-    let before = fingerprint(&sentinel);
-    let out = sentinel.to_str().expect("a path");
-    let up = "../sentinel";
-    let below = |name: &str| format!("{name}/file");
-    let mut cases: Vec<(String, Tar)> = Vec::new();
-    for target in [out, up, "../../../../../../../../..", "/", "/proc/self/root", "/proc/self/cwd"] {
-        let linked = || Tar::default().symlink("l", target);
-        cases.extend([
-            (format!("file below a link to {target}"), linked().file("l/file", "x")),
-            (format!("folder below a link to {target}"), linked().folder("l/inner")),
-            (format!("folder over a link to {target}"), linked().folder("l")),
-            (format!("file over a link to {target}"), linked().file("l", "x")),
-            (format!("symlink below a link to {target}"), linked().symlink("l/file", "x")),
-            (format!("hard link through a link to {target}"), linked().link("h", &below("l"))),
-            (format!("hard link below a link to {target}"), linked().file("a", "x").link(&below("l"), "a")),
-            (format!("hard link to a link to {target}"), linked().link("h", "l").file("h", "x")),
-            (format!("device below a link to {target}"), linked().device("l/file", 1, 3)),
-            (format!("whiteout below a link to {target}"), linked().file("l/.wh.file", "")),
-            (format!("opaque below a link to {target}"), linked().file("l/.wh..wh..opq", "")),
-            (format!("link to a link to {target}"), linked().symlink("m", "l").file("m/file", "x")),
-            (
-                format!("folder, then link to {target}, then the folder's time"),
-                Tar::default().folder("l").file("l/file", "x").symlink("l", target).file("l/file", "y"),
-            ),
-        ]);
-    }
-    for name in ["..", "../sentinel/file", "a/../../sentinel/file", "/../sentinel/file", "a/.."] {
-        cases.push((format!("the name {name}"), Tar::default().folder("a").file(name, "x")));
-        cases.push((format!("a hard link to {name}"), Tar::default().folder("a").link("h", name)));
-        cases.push((format!("a folder {name}"), Tar::default().folder(name)));
-        cases.push((format!("a symlink {name}"), Tar::default().symlink(name, "x")));
-    }
-    for (what, tar) in cases {
-        std::fs::remove_dir_all(&root).expect("a clean root");
-        std::fs::create_dir(&root).expect("a root");
-        // Refused or resolved inside the root: both are fine, as long as nothing outside changes.
-        let _ = unpack(&root, tar, &[]);
-        assert_eq!(fingerprint(&sentinel), before, "{what}");
-    }
-}
-
-#[test]
-fn entries_that_mean_the_root_must_be_folders() {
-    for name in [".", "./", "/", "/.", "", "//"] {
-        let (_temp, root, _) = place();
-        unpack(&root, Tar::default().folder(name), &[]).unwrap_or_else(|error| panic!("{name:?}: {error}"));
-        for tar in [Tar::default().symlink(name, "x"), Tar::default().file("a", "").link(name, "a")] {
-            assert!(unpack(&root, tar, &[]).is_err(), "{name:?}");
-        }
-    }
+    (temp, root)
 }
 
 #[test]
@@ -88,17 +30,8 @@ fn what_cannot_be_is_refused_before_it_is_made() {
         Tar::default().with(Tar::header(EntryType::Regular, "bad", "", 0), change, b"")
     };
     let cases = [
-        ("major number", Tar::default().device("bad", 1 << 12, 0)),
-        ("minor number", Tar::default().device("bad", 0, 1 << 20)),
-        ("owner -1", regular(|header| header.set_uid(u32::MAX.into()))),
-        ("owner 2^32", regular(|header| header.set_uid(1 << 32))),
-        ("group 2^32", regular(|header| header.set_gid(1 << 32))),
         ("negative size", regular(|header| header.as_old_mut().size = [0xff; 12])),
         ("folder with data", Tar::default().raw(&Tar::header(EntryType::Directory, "bad", "", 512), &[0; 512])),
-        ("empty whiteout", Tar::default().file(".wh.", "")),
-        ("whiteout of .", Tar::default().file(".wh..", "")),
-        ("whiteout of ..", Tar::default().file(".wh...", "")),
-        ("below a whiteout", Tar::default().file(".wh.a/bad", "")),
         ("link to nothing", Tar::default().link("bad", "nothing")),
         ("link to itself", Tar::default().file("a", "").link("a", "a")),
         ("parent that is a file", Tar::default().file("a", "").file("a/bad", "")),
@@ -106,7 +39,7 @@ fn what_cannot_be_is_refused_before_it_is_made() {
         ("unknown type", Tar::default().raw(&Tar::header(EntryType::new(b'Q'), "bad", "", 0), b"")),
     ];
     for (what, tar) in cases {
-        let (_temp, root, _) = place();
+        let (_temp, root) = place();
         assert!(unpack(&root, tar, &[]).is_err(), "{what}");
         assert!(std::fs::symlink_metadata(root.join("bad")).is_err(), "{what}");
     }
@@ -114,7 +47,7 @@ fn what_cannot_be_is_refused_before_it_is_made() {
 
 #[test]
 fn whiteouts_hide_what_is_below_and_keep_what_the_layer_has() {
-    let (_temp, root, _) = place();
+    let (_temp, root) = place();
     let tar = Tar::default()
         .file("d/.wh.gone", "")
         .file("d/here", "x")
@@ -153,7 +86,7 @@ fn whiteouts_hide_what_is_below_and_keep_what_the_layer_has() {
 
 #[test]
 fn a_parent_that_is_a_symlink_is_resolved_inside_and_replaced_as_an_entry() {
-    let (_temp, root, _) = place();
+    let (_temp, root) = place();
     let tar = Tar::default()
         .folder("usr/bin")
         .symlink("bin", "/usr/bin")
@@ -174,7 +107,7 @@ fn a_parent_that_is_a_symlink_is_resolved_inside_and_replaced_as_an_entry() {
 
 #[test]
 fn owners_modes_times_and_attributes_are_as_the_archive_has_them() {
-    let (_temp, root, _) = place();
+    let (_temp, root) = place();
     let long = "n".repeat(120);
     let tar = Tar::default()
         .with(
@@ -209,17 +142,18 @@ fn owners_modes_times_and_attributes_are_as_the_archive_has_them() {
 
 #[test]
 fn an_implied_folder_is_as_the_layers_below_have_it() {
-    let (_temp, root, sentinel) = place();
-    std::fs::create_dir(sentinel.join("tmp")).expect("a folder");
-    std::fs::set_permissions(sentinel.join("tmp"), std::fs::Permissions::from_mode(0o1777)).expect("a mode");
-    let lower = OwnedFd::from(File::open(&sentinel).expect("a tree"));
+    let (temp, root) = place();
+    let below = temp.path().join("below");
+    std::fs::create_dir_all(below.join("tmp")).expect("a folder");
+    std::fs::set_permissions(below.join("tmp"), std::fs::Permissions::from_mode(0o1777)).expect("a mode");
+    let lower = OwnedFd::from(File::open(&below).expect("a tree"));
     unpack(&root, Tar::default().file("tmp/x", "").file("new/x", ""), &[lower]).expect("a layer");
     assert_eq!(listing(&root), ["new/ 755", "new/x 644 ", "tmp/ 1777", "tmp/x 644 "]);
 }
 
 #[test]
 fn a_path_deeper_than_the_descriptors_that_are_held_is_applied_and_removed() {
-    let (temp, root, _) = place();
+    let (temp, root) = place();
     let deep = vec!["d"; 1000].join("/");
     let tar = Tar::default()
         .pax(&[("path", &format!("{deep}/a"))])

@@ -1,5 +1,10 @@
+use hull_tests::tar::Tar;
+
 use super::*;
-use crate::testing::{Tar, listing};
+use crate::testing::listing;
+
+#[path = "hostile_tests.rs"]
+mod hostile;
 
 /// An image of these layers: its documents and the layers' bytes.
 struct Remote {

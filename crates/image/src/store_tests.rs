@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
+use hull_tests::tar::Tar;
 use oci_spec::image::ImageConfiguration;
 
 use super::*;
-use crate::testing::{Tar, listing};
+use crate::testing::listing;
 use crate::{CheckOptions, FindingKind, ImportOptions};
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -58,7 +59,7 @@ fn packed_archives_give_the_same_image_content() {
 fn a_refused_import_leaves_the_store_as_it_was() {
     let (_temp, store) = store();
     import(&store, "hello", &base());
-    let before = crate::testing::fingerprint(&store.root().join("blobs"));
+    let before = hull_tests::sentinel::fingerprint(&store.root().join("blobs"));
     let bad = [
         Tar::default().file("a", "x").file("../b", "x").end(),
         b"not a tar".to_vec(),
@@ -70,7 +71,7 @@ fn a_refused_import_leaves_the_store_as_it_was() {
         let name = "bad".parse().expect("a name");
         assert!(store.import(tar.as_slice(), &name, ImportOptions::default()).is_err());
     }
-    assert_eq!(crate::testing::fingerprint(&store.root().join("blobs")), before);
+    assert_eq!(hull_tests::sentinel::fingerprint(&store.root().join("blobs")), before);
     assert_eq!(store.check(&CheckOptions { verify: true, ..CheckOptions::default() }).expect("checked"), []);
 }
 
