@@ -12,6 +12,7 @@ const ALL: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startCo
 fn bundle(script: impl Fn(&str) -> String) -> Bundle {
     let bundle = Bundle::new("touch /ran; exec sleep 1000");
     bundle.change(|spec| {
+        spec["ociVersion"] = "1.3.0".into();
         for kind in ALL {
             let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script(kind), "sh", kind], "env": ["A=b"]});
             spec["hooks"][kind] = json!([hook]);
@@ -65,7 +66,7 @@ fn each_is_run_at_its_point_in_its_place_with_the_state() {
     assert_eq!(kinds(), ALL);
 
     let expected =
-        [("creating", &pid), ("creating", &pid), ("creating", &json!(1)), ("created", &json!(1)), ("running", &pid)];
+        [("created", &pid), ("creating", &pid), ("creating", &json!(1)), ("created", &json!(1)), ("running", &pid)];
     for (line, (status, pid)) in read().iter().zip(expected) {
         let state = &line["state"];
         assert_eq!((&state["status"], &state["pid"]), (&status.into(), pid), "{line}");
@@ -112,6 +113,35 @@ fn one_that_fails_at_the_start_leaves_a_stopped_container() {
         eventually("it has stopped", || bundle.state(id)["status"] == "stopped");
         bundle.ok(&["delete", id]);
     }
+}
+
+/// After the end, and by a bundle of an earlier version of the specification after the start, all others are run and the
+/// container goes on its way.
+#[test]
+fn one_that_cannot_change_anything_is_a_warning() {
+    let bundle = bundle(|kind| if kind.starts_with("post") { "echo why-$1 >&2; exit 3" } else { "true" }.to_owned());
+    bundle.change(|spec| {
+        spec["ociVersion"] = "1.0.2".into();
+        for kind in ["poststart", "poststop"] {
+            let late = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo {kind} >> late")]});
+            spec["hooks"][kind].as_array_mut().unwrap().push(late);
+        }
+    });
+    let id = &*bundle.id("warned");
+    bundle.create(id);
+    let said = bundle.oci(&["start", id]);
+    assert!(said.code == 0 && said.err.contains("level=warning") && said.err.contains("why-poststart"), "{said:?}");
+    assert_eq!(bundle.state(id)["status"], "running");
+    bundle.ok(&["kill", id, "KILL"]);
+    eventually("it has stopped", || bundle.state(id)["status"] == "stopped");
+    let log = bundle.corner.path().join("log");
+    let said = bundle.oci(&["--log", log.to_str().unwrap(), "--log-format", "json", "delete", id]);
+    assert_eq!((said.code, &*said.err), (0, ""));
+    let line: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
+    assert_eq!(line["level"], "warning");
+    assert!(line["msg"].as_str().unwrap().contains("why-poststop"), "{line}");
+    assert_eq!(fs::read_to_string(bundle.corner.path().join("late")).unwrap(), "poststart\npoststop\n");
+    assert_eq!(bundle.ok(&["list", "-q"]), "");
 }
 
 #[test]

@@ -180,11 +180,11 @@ pub fn oci(arguments: Vec<std::ffi::OsString>) -> i32 {
         }
     };
     let log = log::Log::new(oci.log.clone(), oci.log_format);
-    let result = if oci.debug { log.explained(|| perform(oci)) } else { perform(oci) };
+    let result = if oci.debug { log.explained(|| perform(oci, &log)) } else { perform(oci, &log) };
     result.unwrap_or_else(|report| log.fatal(&report))
 }
 
-fn perform(oci: Oci) -> Result<i32, Report> {
+fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
     let refuse = |what: &str| Err(Report::usage(format!("{what} is not supported yet"), None));
     if oci.systemd_cgroup {
         return refuse("--systemd-cgroup");
@@ -194,11 +194,11 @@ fn perform(oci: Oci) -> Result<i32, Report> {
     }
     let root = &oci.root;
     match oci.verb {
-        Verb::Create(args) => create::create(root, &args).map(|()| 0),
-        Verb::Run { create, detach, keep, no_subreaper: _ } => create::run(root, &create, detach, keep),
-        Verb::Start { id } => manage::start(root, &id),
+        Verb::Create(args) => create::create(root, &args, log).map(|()| 0),
+        Verb::Run { create, detach, keep, no_subreaper: _ } => create::run(root, &create, detach, keep, log),
+        Verb::Start { id } => manage::start(root, &id, log),
         Verb::State { id } => manage::state(root, &id),
-        Verb::Delete { force, id } => manage::delete(root, &id, force),
+        Verb::Delete { force, id } => manage::delete(root, &id, force, log),
         Verb::Kill { all, id, signal } => manage::kill(root, &id, &signal, all),
         Verb::List { format, quiet } => manage::list(root, format, quiet),
         Verb::Pause { id } => manage::pause(root, &id, true),

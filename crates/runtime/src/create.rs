@@ -24,7 +24,7 @@ use hull_sys::{Errno, signal, trace};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
-use crate::hooks::{self, About};
+use crate::hooks::About;
 use crate::init;
 use crate::join;
 use crate::lsm;
@@ -148,9 +148,9 @@ impl Created {
             }
             self.terminal = terminal;
         }
-        if !plan.hooks.create_runtime.is_empty() {
+        if plan.hooks.concern_parent() {
             match self.hear()?.0.as_slice() {
-                b"hooks" => hooks::run(&plan.hooks.create_runtime, &inputs.about, "creating", self.pid)?,
+                b"hooks" => plan.hooks.run_parents(&inputs.about, self.pid)?,
                 message => return Err(Error::from_message(message)),
             }
             self.tell(b"go")?;

@@ -34,7 +34,9 @@ pub struct Hook {
 /// All of a container's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hooks {
-    /// Before the root is changed, in the caller's namespaces: `prestart`, then `createRuntime`.
+    /// Before the root is changed, in the caller's namespaces. Deprecated, and still what Docker writes.
+    pub prestart: Vec<Hook>,
+    /// The same, after those.
     pub create_runtime: Vec<Hook>,
     /// Before the root is changed, in the container's namespaces.
     pub create_container: Vec<Hook>,
@@ -76,17 +78,37 @@ impl Hooks {
     /// A path that is not absolute, a time that is none.
     pub fn from_spec(spec: &Spec) -> Result<Self> {
         let Some(hooks) = spec.hooks() else { return Ok(Self::default()) };
-        // Deprecated, and still what Docker writes.
         #[allow(deprecated, reason = "prestart is in use")]
         let prestart = hooks.prestart();
         Ok(Self {
-            create_runtime: [list(prestart)?, list(hooks.create_runtime())?].concat(),
+            prestart: list(prestart)?,
+            create_runtime: list(hooks.create_runtime())?,
             create_container: list(hooks.create_container())?,
             start_container: list(hooks.start_container())?,
             poststart: list(hooks.poststart())?,
             poststop: list(hooks.poststop())?,
         })
     }
+
+    /// Whether some are the parent's to run while the container is created.
+    pub(crate) fn concern_parent(&self) -> bool {
+        !self.prestart.is_empty() || !self.create_runtime.is_empty()
+    }
+
+    /// Runs those, in their order. `prestart` is told that the container is created already, which it was when that kind
+    /// was given its name, by crun as by us.
+    pub(crate) fn run_parents(&self, about: &About, pid: i32) -> Result<()> {
+        run(&self.prestart, about, "created", pid)?;
+        run(&self.create_runtime, about, "creating", pid)
+    }
+}
+
+/// Whether a `poststart` hook that fails ends the container. Since version 1.2.1 of the specification it does; by a bundle
+/// of an earlier version it is a warning.
+pub fn poststart_decides(oci_version: &str) -> bool {
+    let mut numbers = oci_version.split(['.', '-', '+']).map_while(|number| number.parse::<u32>().ok());
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next()) >= (1, 2, 1)
 }
 
 fn list(hooks: &Option<Vec<SpecHook>>) -> Result<Vec<Hook>> {
@@ -121,6 +143,12 @@ fn list(hooks: &Option<Vec<SpecHook>>) -> Result<Vec<Hook>> {
 /// The first that cannot be executed, fails, or does not end in time; what it said is in the error.
 pub fn run(hooks: &[Hook], about: &About, status: &str, pid: i32) -> Result<()> {
     hooks.iter().try_for_each(|hook| run_one(hook, &about.state(status, pid)))
+}
+
+/// Runs each of `hooks`, whatever became of those before. Gives what went wrong.
+pub fn run_all(hooks: &[Hook], about: &About, status: &str, pid: i32) -> Vec<Error> {
+    let state = about.state(status, pid);
+    hooks.iter().filter_map(|hook| run_one(hook, &state).err()).collect()
 }
 
 fn run_one(hook: &Hook, state: &str) -> Result<()> {
@@ -212,5 +240,23 @@ mod tests {
         assert!(fail(hook("exec sleep 60", Some(1))).contains("did not end within 1 s"));
         assert!(start.elapsed() < Duration::from_secs(20));
         assert!(fail(Hook { path: "/no/such".into(), ..hook("", None) }).contains("/no/such"));
+    }
+
+    #[test]
+    fn where_failures_are_warnings_all_are_run() {
+        let hooks = [hook("exit 3", None), hook("true", None), hook("exit 4", None)];
+        let warnings: Vec<String> =
+            run_all(&hooks, &About::default(), "stopped", 0).iter().map(Error::to_string).collect();
+        assert!(matches!(&*warnings, [three, four] if three.contains(": 3") && four.contains(": 4")), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_version_of_the_bundle_says_whether_poststart_decides() {
+        for version in ["1.2.1", "1.2.1-dev", "1.3.0", "2.0.0"] {
+            assert!(poststart_decides(version), "{version}");
+        }
+        for version in ["1.0.2-dev", "1.1.0", "1.2.0", "", "x"] {
+            assert!(!poststart_decides(version), "{version}");
+        }
     }
 }

@@ -115,7 +115,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     // A working directory that does not exist is made, as runc and Docker do; inside the root, whatever leads there.
     let cwd = &plan.process.cwd;
     mounts::target(&root, cwd, true).doing(|| format!("make the working directory {}", cwd.display()))?;
-    if !plan.hooks.create_runtime.is_empty() {
+    if plan.hooks.concern_parent() {
         line.send(b"hooks", None).doing(|| "report to the parent".to_owned())?;
         parent::wait(line)?;
     }

@@ -25,6 +25,8 @@ pub struct Options {
     pub propagation: Vec<(u64, bool)>,
     /// What is the file system's own: `size=64m`, or a flag.
     pub data: Vec<(CString, Option<CString>)>,
+    /// The same on a bind, whose file system is the host's: as with mount(2) it has no effect.
+    pub idle: Vec<String>,
     /// `Some(recursive)` if ids are mapped.
     pub idmap: Option<bool>,
     /// A tmpfs gets what the image has in its place.
@@ -62,7 +64,7 @@ impl Options {
 /// Sorts `options` of the mount at `destination`.
 ///
 /// # Errors
-/// An option that is a file system's own on a mount that has none, or that holds a NUL.
+/// An option that holds a NUL.
 pub fn parse(destination: &str, options: &[String]) -> Result<Options> {
     let mut sorted = Options::default();
     for option in options {
@@ -70,17 +72,12 @@ pub fn parse(destination: &str, options: &[String]) -> Result<Options> {
             own(&mut sorted, destination, option)?;
         }
     }
-    // These three say what is so anyway.
     if sorted.bind.is_some() {
-        sorted.data.retain(|(key, _)| ![c"async", c"nomand", c"nolazytime"].contains(&key.as_c_str()));
+        // These three say what is so anyway.
+        let idle = sorted.data.drain(..).map(|(key, _)| key.to_string_lossy().into_owned());
+        sorted.idle = idle.filter(|key| !["async", "nomand", "nolazytime"].contains(&&**key)).collect();
     }
-    match sorted.data.first() {
-        Some((key, _)) if sorted.bind.is_some() => {
-            let cause = format!("option {:?} is a file system's, and a bind has the host's", key.to_string_lossy());
-            Err(Error::invalid(format!("mount {destination}"), cause))
-        }
-        _ => Ok(sorted),
-    }
+    Ok(sorted)
 }
 
 const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
@@ -232,16 +229,16 @@ mod tests {
                      rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow \
                      runbindable rw shared silent slave strictatime suid symfollow unbindable";
         let binds: Vec<&str> = binds.split_whitespace().collect();
-        assert_eq!(sort(&binds).data, []);
+        assert_eq!((sort(&binds).data, sort(&binds).idle), (vec![], vec![]));
         // The rest is the superblock's, whose words fsconfig(2) takes as they are, or a file system's.
         assert_eq!(sort(&["sync", "dirsync", "lazytime", "mand", "iversion"]).data.len(), 5);
         assert!(sort(&["tmpcopyup"]).copy_up);
     }
 
     #[test]
-    fn a_file_systems_option_on_a_bind_is_refused() {
-        let error = parse("/x", &["bind".to_owned(), "size=5".to_owned()]).unwrap_err();
-        assert!(error.to_string().contains("\"size\" is a file system's"), "{error}");
+    fn a_file_systems_option_on_a_bind_has_no_effect() {
+        let sorted = sort(&["size=5", "bind", "ro", "async"]);
+        assert_eq!((sorted.data, sorted.idle, sorted.set), (vec![], vec!["size".to_owned()], RDONLY));
     }
 
     #[test]

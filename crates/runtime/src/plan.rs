@@ -3,11 +3,13 @@
 //! Nothing here asks the kernel. The plan is what `--dry-run` prints, what golden tests compare, and what the two
 //! story files perform; the child computes nothing that could be computed here.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::path::PathBuf;
 
 use hull_sys::ns::Namespaces;
 use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::hooks::Hooks;
@@ -73,9 +75,10 @@ impl Plan {
     /// # Errors
     /// What the specification asks for and hull does not do yet, or what no kernel does, by name.
     pub fn from_spec(spec: &Spec) -> Result<Self> {
-        let process = spec.process().as_ref().ok_or_else(|| Error::invalid("create the container", "no process"))?;
-        let linux =
-            spec.linux().as_ref().ok_or_else(|| Error::invalid("create the container", "no linux section"))?;
+        // Both may be left out: without a process there is nothing to start, without the section nothing is isolated.
+        let process = given_or(spec.process(), r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}}"#)?;
+        let linux = given_or(spec.linux(), "{}")?;
+        let (process, linux) = (process.as_ref(), linux.as_ref());
         refuse_unsupported(spec)?;
         let namespaces = Isolation::from_spec(spec, linux)?;
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
@@ -99,6 +102,29 @@ impl Plan {
             hooks: Hooks::from_spec(spec)?,
             die_with_parent: false,
         })
+    }
+}
+
+impl Plan {
+    /// What the specification says without any effect, as sentences.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        self.mounts.iter().filter(|step| !step.options.idle.is_empty()).map(|step| {
+            let options = step.options.idle.join(", ");
+            format!(
+                "mount {}: {options} without effect: the file system of a bind is the host's",
+                step.destination.display()
+            )
+        })
+    }
+}
+
+/// What is in the specification, else what `text` says.
+fn given_or<'a, T: Clone + DeserializeOwned>(given: &'a Option<T>, text: &str) -> Result<Cow<'a, T>> {
+    match given {
+        Some(given) => Ok(Cow::Borrowed(given)),
+        None => {
+            serde_json::from_str(text).map(Cow::Owned).map_err(|error| Error::invalid("create the container", error))
+        }
     }
 }
 

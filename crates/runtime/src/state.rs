@@ -240,11 +240,12 @@ impl Folder {
         Ok(if frozen { Status::Paused } else { Status::Running })
     }
 
-    /// Removes what there is of the container: its processes, groups and folder.
+    /// Removes what there is of the container: its processes, groups and folder. Gives what went wrong in its `poststop`
+    /// hooks, which changes nothing.
     ///
     /// # Errors
     /// It has not ended, and `force` is not set; something of it cannot be removed.
-    pub fn delete(self, force: bool) -> Result<()> {
+    pub fn delete(self, force: bool) -> Result<Vec<Error>> {
         let state = self.state()?;
         let status = self.status(&state)?;
         if status != Status::Stopped && !force {
@@ -256,8 +257,7 @@ impl Folder {
         }
         state.groups.iter().try_for_each(|group| cgroup::remove_leftover(group))?;
         self.remove()?;
-        // Nothing is left to fail for it; what it says is told all the same.
-        hooks::run(&state.poststop, &state.about(), "stopped", 0)
+        Ok(hooks::run_all(&state.poststop, &state.about(), "stopped", 0))
     }
 
     fn remove(&self) -> Result<()> {

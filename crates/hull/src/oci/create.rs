@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use hull_engine::{Relay, RunOptions, Streams};
 use hull_runtime::cgroup::{self, Cgroup, Host, Place};
-use hull_runtime::hooks;
 use hull_runtime::plan::Plan;
 use hull_runtime::state::{self, Folder, State};
 use hull_runtime::{Created, Inputs, Start, Stdio, spec, start};
@@ -20,6 +19,7 @@ use rustix::net::{
 };
 use rustix::termios::Winsize;
 
+use super::log::Log;
 use super::{CreateArgs, manage};
 use crate::report::Report;
 
@@ -45,21 +45,21 @@ struct Made<'a> {
 }
 
 /// `create`.
-pub fn create(root: &Path, args: &CreateArgs) -> Result<(), Report> {
-    make(root, args, None)?.leave()
+pub fn create(root: &Path, args: &CreateArgs, log: &Log) -> Result<(), Report> {
+    make(root, args, None, log)?.leave()
 }
 
 /// `run`: gives the command's exit status.
-pub fn run(root: &Path, args: &CreateArgs, detach: bool, keep: bool) -> Result<i32, Report> {
+pub fn run(root: &Path, args: &CreateArgs, detach: bool, keep: bool, log: &Log) -> Result<i32, Report> {
     if detach {
-        make(root, args, None)?.leave()?;
-        return manage::start(root, &args.id);
+        make(root, args, None, log)?.leave()?;
+        return manage::start(root, &args.id, log);
     }
     let terminal = bundle(&args.bundle)?.spec.process().as_ref().and_then(|process| process.terminal());
     let tty = terminal == Some(true) && args.console_socket.is_none();
     let mut relay = Relay::prepare(&RunOptions { tty, interactive: true, ..RunOptions::default() })?;
-    let mut made = make(root, args, Some(relay.stdio()?))?;
-    if let Err(report) = made.bring_to_life(tty.then_some(&mut relay)) {
+    let mut made = make(root, args, Some(relay.stdio()?), log)?;
+    if let Err(report) = made.bring_to_life(tty.then_some(&mut relay), log) {
         made.created.abandon();
         undo(made.folder, made.group);
         return Err(report);
@@ -74,7 +74,7 @@ pub fn run(root: &Path, args: &CreateArgs, detach: bool, keep: bool) -> Result<i
         return Ok(ended.code());
     }
     group.remove()?;
-    folder.delete(true)?;
+    log.warn(folder.delete(true)?);
     Ok(ended.code())
 }
 
@@ -91,10 +91,11 @@ impl Made<'_> {
 }
 
 /// Makes the container. With `stdio` its parent stays and starts it, without it waits for `start`.
-fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>) -> Result<Made<'a>, Report> {
+fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>, log: &Log) -> Result<Made<'a>, Report> {
     refuse(args)?;
     let bundle = bundle(&args.bundle)?;
     let plan = Plan::from_spec(&bundle.spec)?;
+    log.warn(plan.remarks());
     if stdio.is_none() && plan.process.terminal != args.console_socket.is_some() {
         let said = match plan.process.terminal {
             true => "cannot allocate tty if runc will detach without setting console socket",
@@ -163,12 +164,12 @@ fn undo(mut folder: Folder, group: Cgroup) {
 }
 
 impl Made<'_> {
-    fn bring_to_life(&mut self, relay: Option<&mut Relay>) -> Result<(), Report> {
+    fn bring_to_life(&mut self, relay: Option<&mut Relay>, log: &Log) -> Result<(), Report> {
         if let Some(relay) = relay {
             relay.connect(&mut self.created)?;
         }
         self.created.start()?;
-        Ok(hooks::run(&self.state.poststart, &self.state.about(), "running", self.state.pid)?)
+        manage::poststart(&self.state, log)
     }
 
     /// Tells the caller which process it is.

@@ -36,6 +36,11 @@ impl Log {
         1
     }
 
+    /// Tells what went wrong without changing anything.
+    pub fn warn(&self, warnings: impl IntoIterator<Item = impl std::fmt::Display>) {
+        warnings.into_iter().for_each(|warning| self.write("warning", &warning.to_string()));
+    }
+
     /// Does `what` and tells every system call of it.
     pub fn explained(&self, what: impl FnOnce() -> Result<i32, Report>) -> Result<i32, Report> {
         hull_sys::trace::enable().map_err(|error| Report::host("make room for --debug", error))?;

@@ -13,6 +13,7 @@ use hull_sys::{process, signal};
 use serde_json::{Value, json};
 
 use super::Shape;
+use super::log::Log;
 use crate::report::Report;
 
 fn say(text: &str) -> Result<i32, Report> {
@@ -44,21 +45,31 @@ pub fn state(root: &Path, id: &str) -> Result<i32, Report> {
 }
 
 /// `start`.
-pub fn start(root: &Path, id: &str) -> Result<i32, Report> {
+pub fn start(root: &Path, id: &str, log: &Log) -> Result<i32, Report> {
     let (folder, state, status) = find(root, id)?;
     match status {
         Status::Created => {
             hull_runtime::start::start(folder.as_fd())?;
-            if let Err(error) = hooks::run(&state.poststart, &state.about(), "running", state.pid) {
+            if let Err(report) = poststart(&state, log) {
                 // It is not to run without them (runtime-spec, runtime.md "Lifecycle"); it may have ended by itself.
                 let _ = kill(root, id, "KILL", false);
-                return Err(error.into());
+                return Err(report);
             }
         }
         Status::Stopped => return Err(Report::usage("cannot start a container that has stopped", None)),
         _ => return Err(Report::usage("cannot start an already running container", None)),
     }
     Ok(0)
+}
+
+/// What is to be run when the command runs.
+pub fn poststart(state: &State, log: &Log) -> Result<(), Report> {
+    let about = state.about();
+    if hooks::poststart_decides(&state.oci_version) {
+        return Ok(hooks::run(&state.poststart, &about, "running", state.pid)?);
+    }
+    log.warn(hooks::run_all(&state.poststart, &about, "running", state.pid));
+    Ok(())
 }
 
 /// `kill`.
@@ -86,10 +97,13 @@ pub fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<i32, Repor
 }
 
 /// `delete`.
-pub fn delete(root: &Path, id: &str, force: bool) -> Result<i32, Report> {
+pub fn delete(root: &Path, id: &str, force: bool, log: &Log) -> Result<i32, Report> {
     match Folder::open(root, id) {
         Err(error) if force && error.class == Class::NotFound => Ok(0),
-        folder => Ok(folder?.delete(force).map(|()| 0)?),
+        folder => {
+            log.warn(folder?.delete(force)?);
+            Ok(0)
+        }
     }
 }
 

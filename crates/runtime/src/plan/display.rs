@@ -103,6 +103,9 @@ impl fmt::Display for Options {
                 write!(f, " {word}")?;
             }
         }
+        for key in &self.idle {
+            write!(f, " ({key} without effect)")?;
+        }
         for (key, value) in &self.data {
             write!(f, " {}", key.to_string_lossy())?;
             if let Some(value) = value {
