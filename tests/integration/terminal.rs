@@ -21,6 +21,24 @@ struct Screen {
 
 impl Screen {
     fn open(corner: &Corner, command: &[&str]) -> Self {
+        Self::with(corner, "-it", command)
+    }
+
+    fn with(corner: &Corner, flag: &str, command: &[&str]) -> Self {
+        let screen = Self::unread(corner, flag, command);
+        let (mut shows, text) = (screen.keyboard.try_clone().unwrap(), Arc::clone(&screen.shown));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // A read fails with EIO when the last holder of the terminal is gone: the end of the show.
+            while let Ok(count @ 1..) = shows.read(&mut buffer) {
+                text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
+        screen
+    }
+
+    /// One that nobody looks at: what is shown stays in the terminal.
+    fn unread(corner: &Corner, flag: &str, command: &[&str]) -> Self {
         let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         rustix::pty::grantpt(&master).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
@@ -36,7 +54,7 @@ impl Screen {
             .arg("-c")
             .arg(hull_bin())
             .envs(corner.env())
-            .args(["run", "--rm", "-it", "--rootfs"])
+            .args(["run", "--rm", flag, "--rootfs"])
             .arg(corner.rootfs())
             .arg("--")
             .args(command)
@@ -45,16 +63,7 @@ impl Screen {
             .stderr(side())
             .spawn()
             .unwrap();
-        let shown = Arc::new(Mutex::new(String::new()));
-        let (mut screen, text) = (File::from(master.try_clone().unwrap()), Arc::clone(&shown));
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // A read fails with EIO when the last holder of the terminal is gone: the end of the show.
-            while let Ok(count @ 1..) = screen.read(&mut buffer) {
-                text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
-            }
-        });
-        Self { keyboard: File::from(master), terminal, shown, before, child }
+        Self { keyboard: File::from(master), terminal, shown: Arc::default(), before, child }
     }
 
     fn modes(&self) -> Termios {
@@ -63,6 +72,17 @@ impl Screen {
 
     fn wait_for(&self, text: &str) {
         eventually(&format!("{text:?} on the screen"), || self.shown.lock().unwrap().contains(text));
+    }
+
+    /// Types without waiting for who reads it.
+    fn paste(&self, text: String) {
+        let mut keyboard = self.keyboard.try_clone().unwrap();
+        // It ends with an error when the terminal does.
+        std::thread::spawn(move || keyboard.write_all(text.as_bytes()));
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
     fn end(&mut self) -> ExitStatus {
@@ -141,9 +161,53 @@ fn the_terminal_is_restored_after_an_error_and_after_a_signal() {
     let mut screen =
         Screen::open(&corner, &["sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done"]);
     screen.wait_for("up");
-    rustix::process::kill_process(rustix::process::Pid::from_child(&screen.child), rustix::process::Signal::TERM)
-        .unwrap();
+    screen.signal(rustix::process::Signal::TERM);
     assert_eq!(screen.end().code(), Some(5));
     assert_same(&screen.before, &screen.modes());
+    corner.assert_clean();
+}
+
+/// Found when each write waited until the command had read: hull and `cat` waited for one another.
+#[test]
+fn a_long_paste_comes_back_whole() {
+    let corner = Corner::new();
+    let mut screen = Screen::open(&corner, &["sh", "-c", "stty -echo; echo up; cat; echo end"]);
+    screen.wait_for("up");
+    screen.paste(format!("{}\x04", format!("{}\r", "x".repeat(79)).repeat(4000)));
+    screen.wait_for("end");
+    assert_eq!(screen.end().code(), Some(0));
+    assert_eq!(screen.shown.lock().unwrap().matches('x').count(), 79 * 4000);
+    assert_same(&screen.before, &screen.modes());
+}
+
+/// Found as the one above: the signal stayed with hull.
+#[test]
+fn a_signal_gets_past_input_that_the_command_does_not_read() {
+    let corner = Corner::new();
+    for flag in ["-it", "-i"] {
+        let script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done";
+        let mut screen = Screen::with(&corner, flag, &["sh", "-c", script]);
+        screen.wait_for("up");
+        screen.paste("xxxxxxx\n".repeat(40_000));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        screen.signal(rustix::process::Signal::TERM);
+        assert_eq!(screen.end().code(), Some(5), "{flag}");
+        assert_same(&screen.before, &screen.modes());
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_keeps_no_signal_from_the_command() {
+    let corner = Corner::new();
+    let script = "trap 'echo caught > /caught; exit 5' TERM; (while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done) & \
+                  while :; do sleep 0.05; done";
+    let mut screen = Screen::unread(&corner, "-it", &["sh", "-c", script]);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    screen.signal(rustix::process::Signal::TERM);
+    eventually("the command gets it", || corner.rootfs().join("caught").exists());
+    // Nobody will ever read the rest; a second one ends the wait for that.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    screen.signal(rustix::process::Signal::TERM);
+    assert_eq!(screen.end().code(), Some(5));
     corner.assert_clean();
 }

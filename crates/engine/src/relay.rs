@@ -2,6 +2,8 @@
 //!
 //! One loop in one thread polls everything. The caller's terminal is never handed to the container (it could push
 //! input into it, CVE-2017-5226): with a terminal of its own the bytes are copied, without one they go through pipes.
+//! A write never waits where that can be helped: a command that does not read would keep what it writes, and every
+//! signal, from getting through.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,19 +20,18 @@ use crate::error::{Error, Result};
 use crate::options::RunOptions;
 use crate::run::Streams;
 
+mod flow;
+
+use flow::{Flow, Way};
+
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
 const SIGPIPE: i32 = 13;
+const SIGTERM: i32 = 15;
 const SIGCHLD: i32 = 17;
 const SIGURG: i32 = 23;
 const SIGWINCH: i32 = 28;
-
-/// Copies one stream until it ends.
-struct Flow {
-    from: OwnedFd,
-    to: OwnedFd,
-    open: bool,
-    /// Output is copied to its end after the container's; input stops with it.
-    output: bool,
-}
 
 /// What stands between.
 pub struct Relay {
@@ -80,7 +81,8 @@ impl Relay {
             File::open("/dev/null").map(OwnedFd::from).map_err(host("open /dev/null"))?
         } else if tty::is_terminal(stdio::stdin()) {
             let (read, write) = pipe()?;
-            self.flows.push(Flow { from: copy(stdio::stdin())?, to: write, open: true, output: false });
+            flow::never_wait(&write)?;
+            self.flows.push(Flow::new(copy(stdio::stdin())?, write, Way::In));
             read
         } else {
             copy(stdio::stdin())?
@@ -90,7 +92,7 @@ impl Relay {
                 return copy(fd);
             }
             let (read, write) = pipe()?;
-            self.flows.push(Flow { from: read, to: copy(fd)?, open: true, output: true });
+            self.flows.push(Flow::new(read, flow::screen(fd)?, Way::Out));
             Ok(write)
         };
         let (out, error) = (output(stdio::stdout())?, output(stdio::stderr())?);
@@ -117,6 +119,38 @@ impl Relay {
         }
         Ok(())
     }
+
+    /// After the container's end: what it has written and is still in a pipe or terminal.
+    fn copy_rest(&mut self) {
+        let Self { flows, signals, .. } = self;
+        for flow in flows.iter_mut().filter(|flow| flow.is_output()) {
+            while flow.is_open() {
+                // What it wrote is there by now; whoever reads it from us may take time.
+                let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+                let patience = if flow.is_empty() { Some(&now) } else { None };
+                let mut polled = [flow.waits_for(), PollFd::new(&*signals, PollFlags::IN)];
+                match poll(&mut polled, patience) {
+                    Ok(0) => break,
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => break,
+                }
+                let [this, signal] = polled.map(|fd| !fd.revents().is_empty());
+                // Nobody is left to get it but us.
+                if signal && ends(signals) {
+                    return;
+                }
+                if this {
+                    flow.go_on();
+                }
+            }
+        }
+    }
+}
+
+/// Whether one of the signals that are there asks for an end.
+fn ends(signals: &OwnedFd) -> bool {
+    let mut all = std::iter::from_fn(|| signal::next(signals.as_fd()));
+    all.any(|number| matches!(number, SIGHUP | SIGINT | SIGQUIT | SIGTERM))
 }
 
 impl Streams for Relay {
@@ -128,11 +162,10 @@ impl Streams for Relay {
     fn connect(&mut self, created: &mut Created) -> Result<()> {
         let Some(terminal) = created.terminal.take() else { return Ok(()) };
         let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(host("open the terminal"));
-        let output = Flow { from: copy(terminal.as_fd())?, to: copy(stdio::stdout())?, open: true, output: true };
-        self.flows.push(output);
+        flow::never_wait(&terminal)?;
+        self.flows.push(Flow::new(copy(terminal.as_fd())?, flow::screen(stdio::stdout())?, Way::Out));
         if self.interactive {
-            let input = Flow { from: copy(stdio::stdin())?, to: copy(terminal.as_fd())?, open: true, output: false };
-            self.flows.push(input);
+            self.flows.push(Flow::new(copy(stdio::stdin())?, copy(terminal.as_fd())?, Way::In));
             self.cooked = Some(tty::make_raw(stdio::stdin()).map_err(host("make the terminal raw"))?);
         }
         self.terminal = Some(terminal);
@@ -146,8 +179,8 @@ impl Streams for Relay {
                 PollFd::from_borrowed_fd(created.as_fd(), PollFlags::IN),
                 PollFd::new(&self.signals, PollFlags::IN),
             ];
-            let open: Vec<usize> = (0..self.flows.len()).filter(|index| self.flows[*index].open).collect();
-            polled.extend(open.iter().map(|index| PollFd::new(&self.flows[*index].from, PollFlags::IN)));
+            let open: Vec<usize> = (0..self.flows.len()).filter(|index| self.flows[*index].is_open()).collect();
+            polled.extend(open.iter().map(|index| self.flows[*index].waits_for()));
             match poll(&mut polled, None) {
                 Err(Errno::INTR) => continue,
                 other => other.map_err(host("wait for the container"))?,
@@ -155,7 +188,7 @@ impl Streams for Relay {
             let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
             for (index, flow) in open.iter().enumerate() {
                 if ready[index + 2] {
-                    self.flows[*flow].copy();
+                    self.flows[*flow].go_on();
                 }
             }
             if ready[1] {
@@ -163,53 +196,8 @@ impl Streams for Relay {
             }
             if ready[0] {
                 let ended = created.wait()?;
-                self.flows.iter_mut().filter(|flow| flow.output).for_each(Flow::copy_rest);
+                self.copy_rest();
                 return Ok(ended);
-            }
-        }
-    }
-}
-
-impl Flow {
-    fn copy(&mut self) {
-        let mut buffer = [0u8; 16 << 10];
-        match rustix::io::read(&self.from, &mut buffer) {
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            // EIO is how a terminal says that its last other end has closed.
-            Ok(0) | Err(_) => self.close(),
-            Ok(count) => self.write(&buffer[..count]),
-        }
-    }
-
-    fn write(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            match rustix::io::write(&self.to, data) {
-                Ok(count) => data = &data[count..],
-                Err(Errno::INTR) => {}
-                // The reader is gone, ours or the container's: nobody misses the rest.
-                Err(_) => return self.close(),
-            }
-        }
-    }
-
-    fn close(&mut self) {
-        self.open = false;
-        if !self.output {
-            // The container sees the end of its input: the write side of the pipe closes.
-            if let Ok(null) = File::open("/dev/null") {
-                self.to = null.into();
-            }
-        }
-    }
-
-    fn copy_rest(&mut self) {
-        while self.open {
-            let mut polled = [PollFd::new(&self.from, PollFlags::IN)];
-            let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-            match poll(&mut polled, Some(&now)) {
-                Ok(0) => return,
-                Ok(_) | Err(Errno::INTR) => self.copy(),
-                Err(_) => return,
             }
         }
     }
