@@ -21,7 +21,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## the static binary at bin/hull, and bin/hull-oci, a link to it
-	$(CARGO) build --release --locked -p hull
+	HULL_COMMIT=$$(git rev-parse --short=12 HEAD 2>/dev/null) $(CARGO) build --release --locked -p hull
 	@mkdir -p bin
 	@install -m 755 $(BUILT) bin/hull
 	@ln -sf hull bin/hull-oci

@@ -7,6 +7,7 @@ mod create;
 mod log;
 mod manage;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -161,12 +162,12 @@ struct CreateArgs {
 }
 
 /// Does what `arguments` say, the program's name first. Gives the exit status; what there is to say has been said.
-pub fn oci(arguments: Vec<std::ffi::OsString>) -> i32 {
+pub fn oci(arguments: Vec<OsString>) -> i32 {
     if matches!(arguments.get(1).and_then(|word| word.to_str()), Some("--version" | "-v")) {
-        println!("hull-oci version {}\nspec: {}", env!("CARGO_PKG_VERSION"), create::VERSION);
+        print!("{}", version());
         return 0;
     }
-    let oci = match Oci::try_parse_from(arguments) {
+    let oci = match Oci::try_parse_from(&arguments) {
         Ok(oci) => oci,
         Err(error) if error.exit_code() == 0 => {
             // Nobody may be reading any more.
@@ -175,13 +176,44 @@ pub fn oci(arguments: Vec<std::ffi::OsString>) -> i32 {
         }
         Err(error) => {
             let text = error.render().to_string();
-            eprintln!("hull-oci: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
-            return 1;
+            let said = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+            // Whoever calls with a log shows its users what is in there.
+            return match given(&arguments, "--log") {
+                Some(file) => log::Log::new(Some(file.into()), format(&arguments)).fatal(&Report::usage(said, None)),
+                None => {
+                    eprintln!("hull-oci: {said}");
+                    1
+                }
+            };
         }
     };
     let log = log::Log::new(oci.log.clone(), oci.log_format);
     let result = if oci.debug { log.explained(|| perform(oci, &log)) } else { perform(oci, &log) };
     result.unwrap_or_else(|report| log.fatal(&report))
+}
+
+/// In runc's shape, which Docker reads: a line with the word `version`, `commit:` and `spec:`.
+fn version() -> String {
+    // Said by `make build`; a build without git has none.
+    let commit = option_env!("HULL_COMMIT").filter(|commit| !commit.is_empty());
+    let commit = commit.map(|commit| format!("commit: {commit}\n")).unwrap_or_default();
+    format!("hull-oci version {}\n{commit}spec: {}\n", env!("CARGO_PKG_VERSION"), create::VERSION)
+}
+
+/// The value of a global option on a command line that is wrong elsewhere.
+fn given(arguments: &[OsString], option: &str) -> Option<String> {
+    let mut words = arguments.iter().map(|word| word.to_string_lossy());
+    words
+        .find_map(|word| match word.strip_prefix(option)? {
+            "" => Some(None),
+            rest => rest.strip_prefix('=').map(|value| Some(value.to_owned())),
+        })?
+        .or_else(|| words.next().map(|word| word.into_owned()))
+}
+
+fn format(arguments: &[OsString]) -> log::Format {
+    let word = given(arguments, "--log-format");
+    word.and_then(|word| log::Format::from_str(&word, true).ok()).unwrap_or(log::Format::Text)
 }
 
 fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {

@@ -87,6 +87,30 @@ impl CapSets {
     }
 }
 
+impl CapSets {
+    /// Takes out what this process cannot give, `held` being what it has. Gives what was asked for beyond that.
+    ///
+    /// "Runtimes SHOULD NOT fail if the container configuration requests capabilities that cannot be granted", and warn
+    /// of them (runtime-spec, config.md "Linux Process").
+    pub fn restrict(&mut self, held: u64) -> u64 {
+        let Self { bounding, effective, permitted, inheritable, ambient } = self;
+        let mut missing = 0;
+        for set in [bounding, effective, permitted, inheritable, ambient] {
+            missing |= *set & !held;
+            *set &= held;
+        }
+        missing
+    }
+}
+
+/// The permitted capabilities of this process.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn held() -> Result<u64> {
+    Ok(cred::capget().doing(|| "look at the capabilities of hull".to_owned())?.1)
+}
+
 fn bit(capability: oci_spec::runtime::Capability) -> u64 {
     number(&capability.to_string()).map_or(0, |number| 1 << number)
 }
@@ -118,7 +142,7 @@ pub fn text(mask: u64) -> String {
 /// The kernel does not say.
 pub fn available() -> Result<u64> {
     let doing = || "look at the capabilities of hull".to_owned();
-    let (_, permitted, _) = cred::capget().doing(doing)?;
+    let permitted = held()?;
     let mut bounding = 0;
     for capability in 0..64 {
         match cred::has_bounding(capability) {
@@ -144,6 +168,15 @@ mod tests {
         assert_eq!(number("cap_sys_admin"), Some(21));
         assert_eq!(number("CAP_BPF"), Some(39));
         assert_eq!(number("NONSENSE"), None);
+    }
+
+    #[test]
+    fn what_is_not_held_is_in_no_set() {
+        let mut sets =
+            CapSets { bounding: 0b111, effective: 0b11, permitted: 0b11, inheritable: 0b1001, ambient: 0b1 };
+        assert_eq!(sets.restrict(0b101), 0b1010);
+        assert_eq!(sets, CapSets { bounding: 0b101, effective: 1, permitted: 1, inheritable: 1, ambient: 1 });
+        assert_eq!(sets.restrict(ALL), 0);
     }
 
     #[test]

@@ -15,5 +15,5 @@ mod place;
 pub use devices::standard_devices;
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
-pub use live::{Cgroup, Stats, folders, is_abandoned, kill_leftover, leftovers, remove_leftover};
+pub use live::{Cgroup, Stats, View, folders, is_abandoned, kill_leftover, leftovers, remove_leftover};
 pub use place::Place;

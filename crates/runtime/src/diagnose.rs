@@ -3,12 +3,13 @@
 //! Runs in the container's root, so plain paths are the container's own.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::{Errno, Error as SysError, process};
 use rustix::fs::{FileType, OFlags};
 
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, Result};
 use crate::plan::Process;
 
 /// What a shell searches if the environment has no PATH.
@@ -28,11 +29,28 @@ pub(crate) fn candidates(plan: &Process) -> Vec<CString> {
         .collect()
 }
 
+/// Looks for a candidate that may be executed, long before one is: whoever only creates a container is told then.
+pub(crate) fn look(plan: &Process) -> Result<()> {
+    let mut denied = None;
+    for path in candidates(plan) {
+        let stat = fs::openat(CWD, &path, OFlags::PATH, 0).and_then(|file| fs::fstat(file.as_fd()));
+        match stat {
+            Ok(stat) if is_program(&stat) => return Ok(()),
+            Ok(_) if denied.is_none() => denied = Some((SysError::new("execve", "", Errno::ACCESS), path)),
+            // What cannot be looked at now may be executed all the same, and else that is told then.
+            Err(error) if !matches!(error.errno(), Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            _ => {}
+        }
+    }
+    Err(failure(plan, denied.as_ref().map(|(error, path)| (error, path.as_c_str()))))
+}
+
+fn is_program(stat: &fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o111 != 0
+}
+
 /// Executes the first candidate that can be. Comes back only with the reason why none could.
 pub(crate) fn execute(plan: &Process, candidates: &[CString]) -> Error {
-    let Some(name) = plan.argv.first().filter(|name| !name.is_empty()) else {
-        return Error::invalid("execute the command", "no command was given, and the image names none");
-    };
     let mut denied: Option<(SysError, &CString)> = None;
     for path in candidates {
         let error = process::execve(path, &plan.argv, &plan.env);
@@ -45,9 +63,17 @@ pub(crate) fn execute(plan: &Process, candidates: &[CString]) -> Error {
             }
         }
     }
+    failure(plan, denied.as_ref().map(|(error, path)| (error, path.as_c_str())))
+}
+
+/// Why the command cannot be executed: the first candidate that is there, and what the kernel says of it.
+fn failure(plan: &Process, denied: Option<(&SysError, &CStr)>) -> Error {
+    let Some(name) = plan.argv.first().filter(|name| !name.is_empty()) else {
+        return Error::invalid("execute the command", "no command was given, and the image names none");
+    };
     let doing = format!("execute {:?}", name.to_string_lossy());
     match denied {
-        Some((error, path)) => explain(doing, &error, path),
+        Some((error, path)) => explain(doing, error, path),
         None => {
             let searched = !name.to_bytes().contains(&b'/');
             let cause = if searched { "executable file not found in $PATH" } else { "no such file or directory" };
@@ -102,8 +128,7 @@ fn missing_interpreter(failure: &dyn Fn(Class, String, Option<String>) -> Error,
 }
 
 fn denied(path: &CStr) -> (String, Option<String>) {
-    let Ok(stat) = fs::openat(CWD, path, OFlags::PATH, 0).and_then(|file| fs::fstat(std::os::fd::AsFd::as_fd(&file)))
-    else {
+    let Ok(stat) = fs::openat(CWD, path, OFlags::PATH, 0).and_then(|file| fs::fstat(file.as_fd())) else {
         return ("cannot be looked at".to_owned(), None);
     };
     let mode = stat.st_mode & 0o7777;

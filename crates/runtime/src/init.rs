@@ -16,6 +16,7 @@ use hull_sys::{cred, net, process, trace};
 use crate::command;
 use crate::create::{Inputs, Start, Stdio};
 use crate::devices;
+use crate::diagnose;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::identity;
@@ -27,6 +28,7 @@ use crate::plan::{MountStep, Plan, What};
 use crate::running;
 use crate::start;
 use crate::streams;
+use crate::view;
 
 /// Runs the child's half. Never returns: the command's exec replaces it, or it tells its parent why not and ends.
 pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, mut line: Line) -> ! {
@@ -80,7 +82,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         true => None,
         false => Some(private_proc()?),
     };
-    let view = inputs.cgroup.view();
+    let groups = inputs.cgroup.view();
     let mut files = None;
 
     trace::stage(
@@ -90,7 +92,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     );
     for (step, source) in plan.mounts.iter().zip(&sources) {
         match step.what {
-            What::Cgroup => cgroup_mount(&root, step, view.as_deref())?,
+            What::Cgroup => view::mount(&root, step, &groups, plan.namespaces.has(Namespaces::CGROUP))?,
             What::File { ref text } => own_file(&root, step, text, &mut files)?,
             _ => drop(mounts::perform(&root, step, source.as_ref())?),
         }
@@ -152,6 +154,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
             }
         }
         Start::WhenConnected(listener) => {
+            // A caller takes what `start` says for a failure of its own; that there is no such program it can name.
+            diagnose::look(&plan.process)?;
             line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
             *line = start::wait(listener)?;
         }
@@ -208,49 +212,6 @@ fn own_file(root: &Root, step: &MountStep, text: &[u8], files: &mut Option<Owned
         }
     };
     mounts::file(root, step, text, folder.as_fd())
-}
-
-/// v2: the unified view. v1: a tmpfs with one mount for each hierarchy that the container is in.
-fn cgroup_mount(root: &Root, step: &MountStep, view: Option<&[Vec<String>]>) -> Result<()> {
-    let filesystem = |kind: &CStr| What::Filesystem { kind: kind.to_owned(), source: Some(c"cgroup".to_owned()) };
-    let Some(hierarchies) = view else {
-        let step = MountStep { what: filesystem(c"cgroup2"), ..step.clone() };
-        return mounts::perform(root, &step, None).map(drop);
-    };
-    let doing = || format!("mount {}", step.destination.display());
-    let mut base = MountStep { what: filesystem(c"tmpfs"), ..step.clone() };
-    base.options.set &= !u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
-    base.options.data = vec![(c"mode".to_owned(), Some(c"755".to_owned()))];
-    let tmpfs = mounts::perform(root, &base, None)?;
-    for controllers in hierarchies {
-        let name = controllers.join(",");
-        let mut one = MountStep { what: filesystem(c"cgroup"), ..step.clone() };
-        one.destination = step.destination.join(name.trim_start_matches("name="));
-        one.options.data =
-            controllers.iter().map(|controller| v1_option(controller)).collect::<Result<Vec<_>>>()?.concat();
-        mounts::perform(root, &one, None)?;
-        for controller in controllers.iter().filter(|_| controllers.len() > 1) {
-            // Programs look for each controller by its own name.
-            let (link, target) = (v1_name(controller)?, v1_name(&name)?);
-            fs::symlinkat(&target, tmpfs.as_fd(), &link).doing(doing)?;
-        }
-    }
-    if step.options.set & u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()) != 0 {
-        let attr = MountAttr { set: step.options.set, ..MountAttr::default() };
-        mount::mount_setattr(tmpfs.as_fd(), c"", false, attr).doing(doing)?;
-    }
-    Ok(())
-}
-
-fn v1_name(name: &str) -> Result<CString> {
-    CString::new(name).map_err(|error| Error::invalid("mount control groups", error))
-}
-
-fn v1_option(controller: &str) -> Result<Vec<(CString, Option<CString>)>> {
-    Ok(match controller.strip_prefix("name=") {
-        Some(name) => vec![(c"none".to_owned(), None), (c"name".to_owned(), Some(v1_name(name)?))],
-        None => vec![(v1_name(controller)?, None)],
-    })
 }
 
 /// The new root becomes `/`, and the host's tree is gone from this namespace.

@@ -29,6 +29,7 @@ pub mod spec;
 pub mod start;
 pub mod state;
 mod streams;
+mod view;
 
 pub use create::{Created, Inputs, Start, Stdio, create};
 pub use error::{Class, Error, Result};

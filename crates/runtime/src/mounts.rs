@@ -98,12 +98,14 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
     refuse_special_target(root, step, kind)?;
     let mut options = step.options.data.clone();
     let mut attributes = MountAttrFlags::from_bits_retain(step.options.set as u32);
+    let has_mode = options.iter().any(|(key, _)| key.as_c_str() == c"mode");
+    let covered = if kind == c"tmpfs" && !has_mode { root.resolve(&step.destination).ok() } else { None };
     let target = target(root, &step.destination, true).doing(doing)?;
     refuse_inside_proc(step, target.as_fd(), kind == c"proc")?;
-    let has_mode = options.iter().any(|(key, _)| key.as_c_str() == c"mode");
-    if kind == c"tmpfs" && !has_mode {
-        // It looks like the folder that it covers, as with runc: the image's /tmp stays everybody's.
-        let mode = fs::fstat(target.as_fd()).doing(doing)?.st_mode & 0o7777;
+    if let Some(covered) = covered {
+        // It looks like the folder that it covers, as with runc: the image's /tmp stays everybody's. Where the image has
+        // none it is the kernel's, which is everybody's too.
+        let mode = fs::fstat(covered.as_fd()).doing(doing)?.st_mode & 0o7777;
         let mode = CString::new(format!("{mode:o}")).map_err(|error| Error::setup(doing(), error))?;
         options.push((c"mode".to_owned(), Some(mode)));
     }

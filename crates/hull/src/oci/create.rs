@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_engine::{Relay, RunOptions, Streams};
+use hull_runtime::caps;
 use hull_runtime::cgroup::{self, Cgroup, Host, Place};
 use hull_runtime::plan::Plan;
 use hull_runtime::state::{self, Folder, State};
 use hull_runtime::{Created, Inputs, Start, Stdio, spec, start};
+use hull_sys::ns::Namespaces;
 use hull_sys::{mount, tty};
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxResources, Spec};
@@ -94,8 +96,9 @@ impl Made<'_> {
 fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>, log: &Log) -> Result<Made<'a>, Report> {
     refuse(args)?;
     let bundle = bundle(&args.bundle)?;
-    let plan = Plan::from_spec(&bundle.spec)?;
+    let mut plan = Plan::from_spec(&bundle.spec)?;
     log.warn(plan.remarks());
+    log.warn(restrict(&mut plan)?);
     if stdio.is_none() && plan.process.terminal != args.console_socket.is_some() {
         let said = match plan.process.terminal {
             true => "cannot allocate tty if runc will detach without setting console socket",
@@ -183,6 +186,15 @@ impl Made<'_> {
         let written = fs::write(&new, self.state.pid.to_string()).and_then(|()| fs::rename(&new, file));
         written.map_err(|error| Report::host(format!("write {}", file.display()), error))
     }
+}
+
+/// Takes out the capabilities that the container cannot have, and names them. In a user namespace it has all of them.
+fn restrict(plan: &mut Plan) -> Result<Option<String>, Report> {
+    let missing = match plan.namespaces.has(Namespaces::USER) {
+        true => 0,
+        false => plan.process.caps.restrict(caps::held()?),
+    };
+    Ok((missing != 0).then(|| format!("cannot grant {}: this process does not have them", caps::text(missing))))
 }
 
 fn refuse(args: &CreateArgs) -> Result<(), Report> {

@@ -181,12 +181,15 @@ impl Cgroup {
         })
     }
 
-    /// What a cgroup mount of the container shows: the v1 hierarchies it is in, or `None` for the unified one.
-    pub fn view(&self) -> Option<Vec<Vec<String>>> {
+    /// What a cgroup mount of the container shows. In a hybrid layout it is in both, and the controllers are on v1.
+    pub fn view(&self) -> View {
         let v1 = self.groups.iter().filter(|group| group.hierarchy.version == Version::V1);
-        let hierarchies: Vec<Vec<String>> = v1.map(|group| group.hierarchy.controllers.clone()).collect();
-        // In a hybrid layout it is in both, and the controllers are on v1.
-        if hierarchies.is_empty() && self.birth().is_some() { None } else { Some(hierarchies) }
+        let all: Vec<_> = v1.map(|group| (group.hierarchy.controllers.clone(), group.path.clone())).collect();
+        let unified = self.groups.iter().find(|group| group.hierarchy.version == Version::V2);
+        match unified {
+            Some(group) if all.is_empty() => View::Unified(group.hierarchy.mount.clone()),
+            _ => View::V1(all),
+        }
     }
 
     /// Stops every process of the container where it is.
@@ -302,6 +305,15 @@ impl Cgroup {
         self.removed = true;
         remove_all(self.groups.iter().map(|group| group.path.as_path()))
     }
+}
+
+/// The hierarchies that a container is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The unified one, mounted on the host at this folder.
+    Unified(PathBuf),
+    /// Those of v1: the controllers of each, and the folder of the container's group on the host.
+    V1(Vec<(Vec<String>, PathBuf)>),
 }
 
 /// What a container uses and may use; `None` where there is no such file, or no limit.

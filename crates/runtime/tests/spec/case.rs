@@ -57,7 +57,8 @@ impl Case {
         files::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         files::create_dir(root.path().join("bin")).unwrap();
         files::copy("/bin/busybox", root.path().join("bin/busybox")).expect("busybox-static is installed");
-        for name in ["sh", "cat", "echo", "id", "ls", "stat", "mount", "mkdir", "touch", "sleep", "grep", "readlink"]
+        for name in
+            ["sh", "cat", "echo", "id", "ls", "stat", "mount", "mkdir", "touch", "sleep", "grep", "readlink", "sed"]
         {
             symlink("busybox", root.path().join("bin").join(name)).unwrap();
         }

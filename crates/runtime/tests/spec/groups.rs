@@ -36,6 +36,24 @@ tests! {
         }
     }
 
+    /// On v1, where a hierarchy would show everybody's groups, and a user namespace cannot mount one at all.
+    fn without_a_cgroup_namespace_the_view_is_the_hosts_and_on_v1_only_the_containers_groups() {
+        let unified = hull_runtime::cgroup::Host::detect().unwrap().unified();
+        let own = if unified { "$(sed 's/^0:://' /proc/self/cgroup)" } else { "/pids" };
+        let script = format!(
+            "cat /sys/fs/cgroup{own}/pids.max; ls -d /sys/fs/cgroup/pids/*/ 2>&1 | grep -c 'No such'; \
+             touch /sys/fs/cgroup/x /sys/fs/cgroup{own}/x 2>&1 | grep -c Read-only"
+        );
+        for kinds in [&["mount", "pid", "uts", "ipc", "network"][..], &["mount", "pid", "user", "network"]] {
+            let map = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+            let mut case = Case::new(&script).namespaces(kinds).mount(cgroup_mount());
+            if kinds.contains(&"user") {
+                case = case.with("/linux/uidMappings", map.clone()).with("/linux/gidMappings", map);
+            }
+            assert_eq!(case.text(), "100\n1\n2\n", "{kinds:?}");
+        }
+    }
+
     fn resources_are_in_the_files_of_the_group() {
         let resources = json!({
             "pids": {"limit": 50},

@@ -191,6 +191,9 @@ tests! {
         let text = tmpfs(&[]);
         assert!(text.contains("1777 0\n") && !text.contains("content"), "{text}");
         assert!(tmpfs(&["mode=700"]).contains("700 0\n"));
+        // Where the image has no folder it is everybody's.
+        let mount = json!({"destination": "/new/data", "type": "tmpfs", "source": "tmpfs"});
+        assert_eq!(with("stat -c %a /new/data", mount).text(), "1777\n");
     }
 
     fn a_remount_changes_what_was_mounted_before() {
