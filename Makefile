@@ -1,13 +1,15 @@
-# `make help` lists the targets. All of them work as root on Debian 12 with a Rust toolchain; what else they need is
-# installed by `make deps`, which says so.
+# `make help` lists the targets. All of them work as root on Debian 12 with a Rust toolchain. What else they need they
+# install from Debian and name, but for `build` and `lint`, which install nothing.
 
 TARGET := x86_64-unknown-linux-gnu
 PREFIX ?= /usr/local
 CARGO ?= cargo
 VM ?= ../shared/vm/vm
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hull
+BUILD_PACKAGES := gcc libc6-dev
 PACKAGES := busybox-static chromium docker.io runc skopeo strace umoci zstd
 BENCH_PACKAGES := crun gcc libc6-dev docker.io runc mmdebstrap python3
+VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs cpio
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
 # The image that the demo is built on: Debian's own packages, made once; BASE=name takes another one from the store.
 OURS := hull-demo-base
@@ -15,7 +17,14 @@ BASE ?= $(OURS)
 HULL := bin/hull
 CONTAINED := --rm --hostname container --tmpfs /mytemp --pids-limit 20
 
-.PHONY: help build run bash verify install test test-vm lint bench deps bench-deps demo-base demo-image
+# Installs those of the packages that are missing.
+need = @missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
+
+.PHONY: help build run bash verify install test test-vm lint bench deps run-deps vm-deps bench-deps demo-base demo-image
+# What a target needs is installed before it is built.
+.NOTPARALLEL:
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,14 +35,14 @@ build: ## the static binary at bin/hull, and bin/hull-oci, a link to it
 	@install -m 755 $(BUILT) bin/hull
 	@ln -sf hull bin/hull-oci
 
-run: demo-image ## build demo/Dockerfile with hull and run it
+run: run-deps demo-image ## build demo/Dockerfile with hull and run it
 	$(HULL) run $(CONTAINED) hull-demo
 
-bash: demo-image ## a shell in the demo's container
+bash: run-deps demo-image ## a shell in the demo's container
 	$(HULL) run -it $(CONTAINED) hull-demo bash
 
 # What CONTAINED asks for, held from inside.
-verify: demo-image ## check from inside that the demo's container is what was asked for
+verify: run-deps demo-image ## check from inside that the demo's container is what was asked for
 	$(HULL) run $(CONTAINED) -v $(CURDIR)/$(HULL):/hull:ro hull-demo \
 	/hull verify --hostname container --tmpfs /mytemp --pids-limit 20 --pid 1 --own-proc
 
@@ -43,8 +52,7 @@ demo-image: demo-base
 ifeq ($(BASE),$(OURS))
 # A tar that was cut short must not be taken for a base: it gets its name when it is whole.
 $(CACHE)/base.tar:
-	@command -v mmdebstrap >/dev/null || { echo "installing: mmdebstrap"; apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap; }
+	$(call need,mmdebstrap)
 	@mkdir -p $(CACHE)
 	mmdebstrap --variant=minbase --include=python3-minimal,ca-certificates bookworm $@.part.tar
 	@mv $@.part.tar $@
@@ -60,15 +68,19 @@ install: build ## bin/hull, bin/hull-oci, man pages and shell completions under 
 	ln -sf hull $(DESTDIR)$(PREFIX)/bin/hull-oci
 	$(CARGO) run --locked --quiet -p hull-manual -- $(DESTDIR)$(PREFIX)
 
+run-deps:
+	$(call need,$(BUILD_PACKAGES))
+
 deps: ## install what the tests need, by name
-	@missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
+	$(call need,$(BUILD_PACKAGES) $(PACKAGES))
 
-test: deps build ## every test, as root
-	HULL_BIN=$(CURDIR)/bin/hull $(CARGO) test --locked --workspace
+test: deps build ## every test, as root; the last line counts them
+	HULL_BIN=$(CURDIR)/bin/hull CARGO=$(CARGO) tests/all
 
-test-vm: build ## the tests that depend on the machine, again with cgroup v2 and kernel 6.1; needs VM, a command that runs one there
+vm-deps:
+	$(call need,$(BUILD_PACKAGES) $(if $(wildcard $(VM)),$(VM_PACKAGES)))
+
+test-vm: vm-deps build ## the tests that depend on the machine, again with cgroup v2 and kernel 6.1; needs VM, a command that runs one there
 	VM=$(VM) CARGO=$(CARGO) tests/in-vm
 
 lint: ## rustfmt and clippy, warnings are errors
@@ -76,9 +88,7 @@ lint: ## rustfmt and clippy, warnings are errors
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 bench-deps:
-	@missing=""; for p in $(BENCH_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
+	$(call need,$(BENCH_PACKAGES))
 
 bench: deps bench-deps build ## hull beside crun and docker, alternating, as ratios of medians in one table
 	CACHE=$(CACHE) bench/all

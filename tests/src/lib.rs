@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alone;
 mod builder;
 pub mod bundle;
 pub mod docker;
@@ -9,6 +10,7 @@ pub mod hostile;
 pub mod left;
 pub mod scripted;
 pub mod sentinel;
+mod skip;
 pub mod tar;
 
 use std::collections::BTreeSet;
@@ -25,6 +27,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 pub use builder::Builder;
 use left::{Left, Marks};
+pub use skip::skipped;
 
 /// One test's own corner: state and store, a busybox root file system, and a look at what is left.
 ///

@@ -149,7 +149,7 @@ fn user_attributes_are_kept() {
     let case = Case::new();
     let file = case.source.path().join("f");
     if rustix::fs::setxattr(&file, "user.note", b"kept", XattrFlags::empty()) == Err(Errno::OPNOTSUPP) {
-        eprintln!("skipped: this file system has no user. attributes");
+        hull_tests::skipped("user_attributes_are_kept", "this file system has no user. attributes");
         return;
     }
     case.copy("f", "/x", Look::default()).unwrap();
