@@ -21,6 +21,7 @@ mod manifests;
 mod nested;
 mod oci;
 mod oci_hooks;
+mod oci_update;
 mod run;
 mod store;
 mod terminal;

@@ -6,6 +6,7 @@
 mod create;
 mod log;
 mod manage;
+mod update;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -125,6 +126,8 @@ enum Verb {
         #[arg(value_name = "ID")]
         id: String,
     },
+    /// Change the limits of a container
+    Update(Box<update::UpdateArgs>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -235,6 +238,7 @@ fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
         Verb::List { format, quiet } => manage::list(root, format, quiet),
         Verb::Pause { id } => manage::pause(root, &id, true),
         Verb::Resume { id } => manage::pause(root, &id, false),
+        Verb::Update(args) => update::update(root, &args),
         Verb::Ps { format, id, arguments } => manage::ps(root, &id, format, &arguments),
     }
 }

@@ -5,15 +5,22 @@
 //!
 //! Sources: `cgroups(7)`, the kernel's `cgroup-v1/` and `cgroup-v2.rst`, runtime-spec "Control groups".
 
+mod apply;
+mod clear;
 mod devices;
+mod freezer;
+mod group;
 mod host;
 mod limits;
 mod live;
+mod merge;
 mod other;
 mod place;
 
+pub use clear::{is_abandoned, kill_leftover, leftovers, remove_leftover};
 pub use devices::standard_devices;
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
-pub use live::{Cgroup, Stats, View, folders, is_abandoned, kill_leftover, leftovers, remove_leftover};
+pub use live::{Cgroup, View, folders};
+pub use merge::merged;
 pub use place::Place;

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hull_sys::{Errno, process};
+use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Cgroup, Host};
@@ -51,6 +52,9 @@ pub struct State {
     pub annotations: HashMap<String, String>,
     /// Folders of its control groups.
     pub groups: Vec<PathBuf>,
+    /// The limits in force.
+    #[serde(default)]
+    pub resources: LinuxResources,
     /// Hooks for when the command runs.
     #[serde(default)]
     pub poststart: Vec<Hook>,
@@ -188,6 +192,18 @@ impl Folder {
         self.folder.as_fd()
     }
 
+    /// Waits until nobody else changes the container, and keeps others waiting until what it gives is dropped.
+    ///
+    /// # Errors
+    /// The folder cannot be locked.
+    pub fn wait_for_turn(&self) -> Result<OwnedFd> {
+        let doing = || format!("lock {}", self.path.display());
+        // Opened again: a lock belongs to an opening, and ours may be passed on.
+        let folder = File::open(&self.path).map_err(|error| Error::setup(doing(), error))?;
+        let turn = rustix::io::retry_on_intr(|| flock(&folder, FlockOperation::LockExclusive));
+        turn.map(|()| folder.into()).map_err(|error| Error::setup(doing(), error))
+    }
+
     /// Writes the state whole under another name, then renames it.
     ///
     /// # Errors
@@ -253,7 +269,7 @@ impl Folder {
             return Err(Error::invalid(format!("delete container {}", state.id), cause));
         }
         if let Some(init) = init(&state)? {
-            kill_and_wait(&init)?;
+            kill_and_wait(&init, &state)?;
         }
         state.groups.iter().try_for_each(|group| cgroup::remove_leftover(group))?;
         self.remove()?;
@@ -309,10 +325,15 @@ fn look(pid: i32) -> Option<(u64, bool)> {
     Some((fields.get(19)?.parse().ok()?, matches!(*fields.first()?, "Z" | "X")))
 }
 
-fn kill_and_wait(init: &OwnedFd) -> Result<()> {
+fn kill_and_wait(init: &OwnedFd, state: &State) -> Result<()> {
     match process::pidfd_send_signal(init.as_fd(), SIGKILL) {
         Err(error) if error.errno() == Errno::SRCH => return Ok(()),
         other => other.doing(|| "kill the container".to_owned())?,
+    }
+    let groups = Cgroup::open(&Host::detect()?, &state.groups)?;
+    if groups.is_frozen()? {
+        // v1 lets a frozen process die only when it thaws.
+        groups.thaw()?;
     }
     let timeout = Timespec::try_from(PATIENCE).unwrap_or_default();
     let mut polled = [PollFd::new(init, PollFlags::IN)];

@@ -108,7 +108,8 @@ fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>, log: &Log) 
     }
     let folder = Folder::create(root, &args.id)?;
     let host = Host::detect()?;
-    let writes = cgroup::plan(&host, &resources(&bundle.spec))?;
+    let resources = resources(&bundle.spec);
+    let writes = cgroup::plan(&host, &with_standard_devices(&resources))?;
     let place = place(&bundle.spec, &args.id)?;
     let mut state = State {
         oci_version: bundle.spec.version().clone(),
@@ -118,6 +119,7 @@ fn make<'a>(root: &Path, args: &'a CreateArgs, stdio: Option<Stdio>, log: &Log) 
         created: Timestamp::now().to_string(),
         annotations: bundle.spec.annotations().clone().unwrap_or_default(),
         groups: cgroup::folders(&host, &place, &writes),
+        resources,
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         ..State::default()
@@ -243,14 +245,17 @@ fn place(spec: &Spec, id: &str) -> Result<Place, Report> {
     Ok(Place::from_spec(&given.unwrap_or_else(|| PathBuf::from(id)))?)
 }
 
-/// The specification's limits; after its rules for devices those that every container may use.
 fn resources(spec: &Spec) -> LinuxResources {
-    let given = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
-    let mut resources = given.unwrap_or_default();
-    if let Some(rules) = resources.devices().clone() {
-        resources.set_devices(Some([rules, cgroup::standard_devices()].concat()));
+    spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default()
+}
+
+/// After the specification's rules for devices those that every container may use.
+fn with_standard_devices(resources: &LinuxResources) -> LinuxResources {
+    let mut all = resources.clone();
+    if let Some(rules) = resources.devices() {
+        all.set_devices(Some([rules.clone(), cgroup::standard_devices()].concat()));
     }
-    resources
+    all
 }
 
 fn console_size(spec: &Spec) -> Option<Winsize> {

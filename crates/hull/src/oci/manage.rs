@@ -16,6 +16,8 @@ use super::Shape;
 use super::log::Log;
 use crate::report::Report;
 
+const SIGKILL: i32 = 9;
+
 fn say(text: &str) -> Result<i32, Report> {
     let written = std::io::stdout().write_all(text.as_bytes());
     written.map(|()| 0).map_err(|error| Report::host("write to standard output", error))
@@ -77,6 +79,9 @@ pub fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<i32, Repor
     let (_, state, status) = find(root, id)?;
     let number = signal::parse(signal).map_err(|_| Report::usage(format!("unknown signal {signal:?}"), None))?;
     let doing = || format!("send signal {number} to container {id}");
+    if all && number == SIGKILL {
+        return Ok(groups(&state)?.kill_all().map(|()| 0)?);
+    }
     if all {
         for pid in groups(&state)?.processes()? {
             let sent = process::pidfd_open(pid).and_then(|pidfd| process::pidfd_send_signal(pidfd.as_fd(), number));
@@ -90,6 +95,10 @@ pub fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<i32, Repor
     match state::init(&state)? {
         Some(init) if status != Status::Stopped => {
             process::pidfd_send_signal(init.as_fd(), number).map_err(|error| Report::host(doing(), error))?;
+            if number == SIGKILL && matches!(status, Status::Paused | Status::Created) {
+                // v1 lets a frozen process die only when it thaws.
+                groups(&state)?.thaw()?;
+            }
             Ok(0)
         }
         _ => Err(Report::usage("container not running", None)),
@@ -120,7 +129,8 @@ pub fn pause(root: &Path, id: &str, stop: bool) -> Result<i32, Report> {
     Ok(0)
 }
 
-fn groups(state: &State) -> Result<Cgroup, Report> {
+/// The control groups of a container.
+pub fn groups(state: &State) -> Result<Cgroup, Report> {
     Ok(Cgroup::open(&Host::detect()?, &state.groups)?)
 }
 

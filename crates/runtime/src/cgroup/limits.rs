@@ -17,6 +17,8 @@ pub struct Write {
     pub file: Cow<'static, str>,
     /// What is written.
     pub value: String,
+    /// The file that some kernels have instead, and what is written to that one.
+    pub instead: Option<(&'static str, String)>,
 }
 
 pub(super) fn write(
@@ -24,7 +26,7 @@ pub(super) fn write(
     file: impl Into<Cow<'static, str>>,
     value: impl std::fmt::Display,
 ) -> Write {
-    Write { controller: controller.into(), file: file.into(), value: value.to_string() }
+    Write { controller: controller.into(), file: file.into(), value: value.to_string(), instead: None }
 }
 
 /// The writes that put `resources` in force on this host, in order.

@@ -131,6 +131,7 @@ pub(super) fn unified(files: Option<&HashMap<String, String>>, host: &Host, writ
             controller: controller.to_owned().into(),
             file: file.clone().into(),
             value: value.clone(),
+            instead: None,
         });
     }
     Ok(())

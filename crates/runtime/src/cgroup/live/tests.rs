@@ -3,7 +3,7 @@
 use std::process::{Child, Command};
 
 use super::*;
-use crate::cgroup::plan;
+use crate::cgroup::{leftovers, plan};
 
 struct Sleeper(Child);
 
@@ -38,13 +38,19 @@ fn join(cgroup: &Cgroup, pid: i32) {
     cgroup.groups.iter().for_each(|group| group.set("cgroup.procs", &pid.to_string()).unwrap());
 }
 
+/// What the first of `files` that there is says.
+fn value(cgroup: &Cgroup, files: &[&str]) -> String {
+    let mut texts = cgroup.groups.iter().flat_map(|group| files.iter().filter_map(|file| group.get(file).ok()));
+    texts.next().unwrap().trim().to_owned()
+}
+
 #[test]
 fn limits_are_in_force_and_the_groups_go() {
     let cgroup = make("limits", serde_json::json!({"pids": {"limit": 7}, "memory": {"limit": 33554432}})).unwrap();
     let sleeper = Sleeper::start();
     join(&cgroup, sleeper.pid());
-    let stats = cgroup.stats().unwrap();
-    assert_eq!((stats.pids, stats.pids_limit, stats.memory_limit), (Some(1), Some(7), Some(33_554_432)));
+    assert_eq!(value(&cgroup, &["pids.max"]), "7");
+    assert_eq!(value(&cgroup, &["memory.max", "memory.limit_in_bytes"]), "33554432");
     assert_eq!(cgroup.processes().unwrap(), [sleeper.pid()]);
     let paths: Vec<PathBuf> = cgroup.paths().map(Path::to_owned).collect();
     assert!(leftovers(&Host::detect().unwrap()).iter().any(|path| paths.contains(path)));
@@ -62,7 +68,7 @@ fn a_path_names_one_group_in_every_hierarchy_and_its_parents_stay() {
         let resources = serde_json::from_value(serde_json::json!({"pids": {"limit": 7}})).unwrap();
         let writes = plan(&host, &resources).unwrap();
         let cgroup = Cgroup::create(&host, &place, &writes).unwrap();
-        let folders = super::folders(&host, &place, &writes);
+        let folders = folders(&host, &place, &writes);
         assert_eq!(folders.len(), host.hierarchies.len());
         assert!(folders.iter().all(|folder| folder.ends_with(path.trim_start_matches('/')) && folder.exists()));
         let sleeper = Sleeper::start();
@@ -137,5 +143,40 @@ fn frozen_processes_stand_still_until_they_are_thawed() {
     cgroup.freeze().unwrap();
     cgroup.thaw().unwrap();
     cgroup.kill_all().unwrap();
+    cgroup.remove().unwrap();
+}
+
+fn writes(resources: serde_json::Value) -> Vec<Write> {
+    plan(&Host::detect().unwrap(), &serde_json::from_value(resources).unwrap()).unwrap()
+}
+
+#[test]
+fn limits_of_memory_with_swap_grow_and_shrink() {
+    let host = Host::detect().unwrap();
+    let memory = |limit: i64, swap: i64| serde_json::json!({"memory": {"limit": limit << 20, "swap": swap << 20}});
+    let cgroup = make("grow", memory(32, 48)).unwrap();
+    for (limit, swap) in [(64, 96), (16, 24), (96, 96), (32, 512)] {
+        cgroup.update(&host, &writes(memory(limit, swap))).unwrap();
+        assert_eq!(value(&cgroup, &["memory.max", "memory.limit_in_bytes"]), (limit << 20).to_string());
+        let (alone, both) = (((swap - limit) << 20).to_string(), (swap << 20).to_string());
+        let found = value(&cgroup, &["memory.swap.max", "memory.memsw.limit_in_bytes"]);
+        assert!(found == alone || found == both, "{found}");
+    }
+    cgroup.remove().unwrap();
+}
+
+/// Shown to fail without the way back in `Cgroup::update`: the limit of processes stays at 9 then.
+#[test]
+fn an_update_of_which_a_part_is_refused_changes_nothing() {
+    let host = Host::detect().unwrap();
+    let cgroup =
+        make("undo", serde_json::json!({"pids": {"limit": 7}, "cpu": {"cpus": "0", "shares": 512}})).unwrap();
+    let before = value(&cgroup, &["cpu.weight", "cpu.shares"]);
+    let update = serde_json::json!({"pids": {"limit": 9}, "cpu": {"shares": 2048, "cpus": "4000"}});
+    let error = cgroup.update(&host, &writes(update)).unwrap_err();
+    assert!(error.doing.contains("\"4000\"") && error.doing.contains("cpuset.cpus"), "{error}");
+    assert!(!error.cause.contains("take back"), "{error}");
+    assert_eq!(value(&cgroup, &["pids.max"]), "7");
+    assert_eq!(value(&cgroup, &["cpu.weight", "cpu.shares"]), before);
     cgroup.remove().unwrap();
 }

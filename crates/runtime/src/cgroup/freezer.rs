@@ -1,0 +1,80 @@
+//! Stopping a container's processes where they are, and letting them go on.
+
+use std::time::{Duration, Instant};
+
+use super::clear::PATIENCE;
+use super::group::Group;
+use super::host::Version;
+use super::live::Cgroup;
+use crate::error::{Error, Result};
+
+impl Cgroup {
+    /// Whether the container's processes are stopped where they are.
+    ///
+    /// # Errors
+    /// The group that says so cannot be read.
+    pub fn is_frozen(&self) -> Result<bool> {
+        for group in &self.groups {
+            let v1 = group.hierarchy.controllers.iter().any(|name| name == "freezer");
+            if v1 && group.hierarchy.version == Version::V1 {
+                return Ok(group.get("freezer.state")?.trim() != "THAWED");
+            }
+        }
+        let unified = self.groups.iter().find(|group| group.hierarchy.version == Version::V2);
+        unified.map_or(Ok(false), |group| Ok(group.get("cgroup.events")?.lines().any(|line| line == "frozen 1")))
+    }
+
+    /// Stops every process of the container where it is.
+    ///
+    /// # Errors
+    /// There is no freezer here, or the processes do not stop within five seconds.
+    pub fn freeze(&self) -> Result<()> {
+        self.freezer(true)
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// As [`Cgroup::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.freezer(false)
+    }
+
+    fn freezer(&self, stop: bool) -> Result<()> {
+        let doing = if stop { "freeze the container" } else { "thaw the container" };
+        let v1 = |group: &&Group| group.hierarchy.controllers.iter().any(|name| name == "freezer");
+        let v2 = |group: &&Group| group.hierarchy.version == Version::V2;
+        // Whichever group really holds the processes: in a hybrid layout that is v1's freezer.
+        let (group, file, value, look, wanted) = match self.groups.iter().find(v1) {
+            Some(group) if group.hierarchy.version == Version::V1 => {
+                let state = if stop { "FROZEN" } else { "THAWED" };
+                (group, "freezer.state", state, "freezer.state", state)
+            }
+            _ => {
+                let group = self.groups.iter().find(v2).ok_or_else(|| {
+                    Error::invalid(doing, "it is in no group with a freezer")
+                        .hint("join v1's freezer hierarchy as well")
+                })?;
+                let wanted = if stop { "frozen 1" } else { "frozen 0" };
+                (group, "cgroup.freeze", if stop { "1" } else { "0" }, "cgroup.events", wanted)
+            }
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_micros(100);
+        loop {
+            // v1 may need to be told again while processes are being born.
+            group.set(file, value)?;
+            if group.get(look)?.lines().any(|line| line == wanted) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::setup(
+                    doing,
+                    format!("{} does not become {wanted:?}", group.path.join(look).display()),
+                ));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! One group in one hierarchy: a folder, and files in it.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use hull_sys::Errno;
+use hull_sys::fs::{self, CWD};
+use rustix::fs::OFlags;
+
+use super::clear::collect_members;
+use super::host::{Hierarchy, Version};
+use super::limits::Write;
+use crate::error::{Doing, Error, Result};
+
+/// One group in one hierarchy.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) hierarchy: Hierarchy,
+    pub(super) path: PathBuf,
+    pub(super) folder: OwnedFd,
+}
+
+impl Group {
+    pub(super) fn set(&self, file: &str, value: &str) -> Result<()> {
+        let written = self.open(file).and_then(|open| fs::write(open.as_fd(), value.as_bytes()));
+        written.map_err(|error| self.refused(file, value, error))
+    }
+
+    pub(super) fn open(&self, file: &str) -> hull_sys::Result<OwnedFd> {
+        let name = CString::new(file).unwrap_or_default();
+        fs::openat(self.folder.as_fd(), &name, OFlags::WRONLY | OFlags::NOFOLLOW, 0)
+    }
+
+    /// The file that `write` is for, open, with its name and the value; another one where the kernel has it instead. `None`
+    /// where it is to take away a limit that this kernel does not know: there is none.
+    pub(super) fn open_for<'a>(&self, write: &'a Write) -> hull_sys::Result<Option<(OwnedFd, &'a str, &'a str)>> {
+        match (self.open(&write.file), &write.instead) {
+            (Err(error), Some((file, value))) if error.errno() == Errno::NOENT => {
+                Ok(Some((self.open(file)?, file, value)))
+            }
+            (Err(error), None) if error.errno() == Errno::NOENT && matches!(&*write.value, "max" | "-1") => Ok(None),
+            (open, _) => Ok(Some((open?, &write.file, &write.value))),
+        }
+    }
+
+    /// Writes `value`, and looks whether it is there where the kernel is known to take one and not to set it: the limit of
+    /// kernel memory since Linux 6.6.
+    pub(super) fn put(&self, open: BorrowedFd<'_>, file: &str, value: &str) -> hull_sys::Result<()> {
+        fs::write(open, value.as_bytes())?;
+        if file == "memory.kmem.limit_in_bytes" {
+            let number = |text: &str| text.trim().parse::<u64>().unwrap_or(u64::MAX);
+            if number(&self.text(file)?) > number(value) {
+                return Err(hull_sys::Error::new("write", format!("{value:?}"), Errno::OPNOTSUPP));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn refused(&self, file: &str, value: &str, error: hull_sys::Error) -> Error {
+        let doing = format!("write {value:?} to {}", self.path.join(file).display());
+        Error::setup(doing, error).hint(advice(file))
+    }
+
+    pub(super) fn get(&self, file: &str) -> Result<String> {
+        self.text(file).doing(|| format!("read {}", self.path.join(file).display()))
+    }
+
+    pub(super) fn text(&self, file: &str) -> hull_sys::Result<String> {
+        let name = CString::new(file).unwrap_or_default();
+        let data = fs::read_file(self.folder.as_fd(), &name, 16 << 20)?;
+        Ok(String::from_utf8_lossy(&data).into_owned())
+    }
+
+    /// Lets `controller` through to this group, from the root of the hierarchy down.
+    pub(super) fn enable(&self, controller: &str) -> Result<()> {
+        let mut at = self.hierarchy.mount.clone();
+        let below = self.path.strip_prefix(&self.hierarchy.mount).unwrap_or(Path::new("")).to_owned();
+        for step in below.components() {
+            let file = at.join("cgroup.subtree_control");
+            let doing = || format!("enable the {controller} controller in {}", file.display());
+            let on = fs::read_file(CWD, &c_path(&file), 4096).doing(doing)?;
+            if !String::from_utf8_lossy(&on).split_whitespace().any(|name| name == controller) {
+                let value = format!("+{controller}");
+                fs::write_file(CWD, &c_path(&file), value.as_bytes()).map_err(|error| {
+                    Error::setup(doing(), error).hint(
+                        "a group that holds processes cannot pass controllers on; start hull in a leaf of its own, \
+                         as `systemd-run --scope -p Delegate=yes` makes one",
+                    )
+                })?;
+            }
+            at.push(step);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn is_v1_cpuset(hierarchy: &Hierarchy) -> bool {
+    hierarchy.version == Version::V1 && hierarchy.controllers.iter().any(|name| name == "cpuset")
+}
+
+/// v1 gives a new cpuset neither processors nor memory nodes, and then nothing can join it.
+pub(super) fn inherit_cpuset(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let (from, to) = (parent.join(file), path.join(file));
+        let value = fs::read_file(CWD, &c_path(&from), 64 << 10).doing(|| format!("read {}", from.display()))?;
+        fs::write_file(CWD, &c_path(&to), value.trim_ascii_end()).doing(|| format!("write {}", to.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes the groups above `path` that are missing. They stay when the container's own is removed.
+pub(super) fn make_parents(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
+    let mut missing: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|above| above.starts_with(&hierarchy.mount) && !above.exists()).collect();
+    missing.reverse();
+    for above in missing {
+        match fs::mkdirat(CWD, &c_path(above), 0o755) {
+            // Somebody else was faster.
+            Err(error) if error.errno() == Errno::EXIST => {}
+            other => other.doing(|| format!("make the control group {}", above.display()))?,
+        }
+        if is_v1_cpuset(hierarchy) {
+            inherit_cpuset(above)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn refuse_members(path: &Path) -> Result<()> {
+    let mut members = Vec::new();
+    collect_members(path, &mut members)?;
+    match members.first() {
+        None => Ok(()),
+        Some(pid) => {
+            let cause = format!("it holds processes already, such as {pid}");
+            Err(Error::invalid(format!("use the control group {}", path.display()), cause))
+        }
+    }
+}
+
+fn advice(file: &str) -> String {
+    match file {
+        "memory.memsw.limit_in_bytes" => "this kernel may not account swap; leave --memory-swap out".to_owned(),
+        _ => format!(
+            "the kernel does not take this value for {file} here; a container without its limit is not started"
+        ),
+    }
+}
+
+pub(super) fn c_path(path: &Path) -> CString {
+    // The parts come from the mount table and from ids, none of which can hold a NUL.
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
