@@ -1,105 +1,20 @@
 //! `hull run -t`: the container's own terminal, and the caller's, which is as before after any end.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, ExitStatus};
-use std::sync::{Arc, Mutex};
+use std::io::Write;
+use std::process::Command;
 
-use hull_tests::{Corner, eventually, hull_bin};
-use rustix::pty::OpenptFlags;
+use hull_tests::screen::Screen;
+use hull_tests::{Corner, eventually};
 use rustix::termios::{LocalModes, Termios, Winsize};
 
-/// hull on a pseudo terminal: what a person sees, types and resizes.
-struct Screen {
-    keyboard: File,
-    terminal: OwnedFd,
-    shown: Arc<Mutex<String>>,
-    before: Termios,
-    child: Child,
+fn hull(corner: &Corner, flag: &str, command: &[&str]) -> Command {
+    let mut hull = corner.hull();
+    hull.args(["run", "--rm", flag, "--rootfs"]).arg(corner.rootfs()).arg("--").args(command);
+    hull
 }
 
-impl Screen {
-    fn open(corner: &Corner, command: &[&str]) -> Self {
-        Self::with(corner, "-it", command)
-    }
-
-    fn with(corner: &Corner, flag: &str, command: &[&str]) -> Self {
-        let screen = Self::unread(corner, flag, command);
-        let (mut shows, text) = (screen.keyboard.try_clone().unwrap(), Arc::clone(&screen.shown));
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // A read fails with EIO when the last holder of the terminal is gone: the end of the show.
-            while let Ok(count @ 1..) = shows.read(&mut buffer) {
-                text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
-            }
-        });
-        screen
-    }
-
-    /// One that nobody looks at: what is shown stays in the terminal.
-    fn unread(corner: &Corner, flag: &str, command: &[&str]) -> Self {
-        let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        rustix::pty::grantpt(&master).unwrap();
-        rustix::pty::unlockpt(&master).unwrap();
-        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
-        let terminal = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&master, size).unwrap();
-        let before = rustix::termios::tcgetattr(&terminal).unwrap();
-        let side = || File::from(terminal.try_clone().unwrap());
-        // setsid gives hull a session whose controlling terminal this is; it execs, so the child is hull itself.
-        let child = Command::new("setsid")
-            .arg("-c")
-            .arg(hull_bin())
-            .envs(corner.env())
-            .args(["run", "--rm", flag, "--rootfs"])
-            .arg(corner.rootfs())
-            .arg("--")
-            .args(command)
-            .stdin(side())
-            .stdout(side())
-            .stderr(side())
-            .spawn()
-            .unwrap();
-        Self { keyboard: File::from(master), terminal, shown: Arc::default(), before, child }
-    }
-
-    fn modes(&self) -> Termios {
-        rustix::termios::tcgetattr(&self.terminal).unwrap()
-    }
-
-    fn wait_for(&self, text: &str) {
-        eventually(&format!("{text:?} on the screen"), || self.shown.lock().unwrap().contains(text));
-    }
-
-    /// Types without waiting for who reads it.
-    fn paste(&self, text: String) {
-        let mut keyboard = self.keyboard.try_clone().unwrap();
-        // It ends with an error when the terminal does.
-        std::thread::spawn(move || keyboard.write_all(text.as_bytes()));
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn end(&mut self) -> ExitStatus {
-        let mut status = None;
-        eventually("hull ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // Fails only where it has been reaped already.
-        let _ = self.child.kill().and_then(|()| self.child.wait());
-    }
+fn open(corner: &Corner, flag: &str, command: &[&str]) -> Screen {
+    Screen::open(&hull(corner, flag, command))
 }
 
 fn assert_same(before: &Termios, after: &Termios) {
@@ -112,9 +27,9 @@ fn assert_same(before: &Termios, after: &Termios) {
 #[test]
 fn the_terminal_is_the_containers_own_raw_outside_and_restored() {
     let corner = Corner::new();
-    let mut screen = Screen::open(&corner, &["sh", "-c", "tty; echo up; read line; echo got-$line; exit 3"]);
+    let mut screen = open(&corner, "-it", &["sh", "-c", "tty; echo up; read line; echo got-$line; exit 3"]);
     screen.wait_for("up");
-    assert!(screen.shown.lock().unwrap().contains("/dev/pts/0"), "{:?}", screen.shown);
+    assert!(screen.shown().contains("/dev/pts/0"), "{}", screen.shown());
     let raw = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
     assert!(!screen.modes().local_modes.intersects(raw), "the caller's terminal is raw while the container runs");
     screen.keyboard.write_all(b"abc\r").unwrap();
@@ -130,7 +45,7 @@ fn the_size_is_the_callers_and_follows_it() {
     let script = "trap 'exit 0' INT; trap 'echo now-$(stty size | tr \" \" x)' WINCH; echo first-$(stty size | tr ' ' x); \
                   while :; do sleep 0.05; done";
     std::os::unix::fs::symlink("busybox", corner.rootfs().join("bin/tr")).unwrap();
-    let mut screen = Screen::open(&corner, &["sh", "-c", script]);
+    let mut screen = open(&corner, "-it", &["sh", "-c", script]);
     screen.wait_for("first-24x80");
     let size = Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&screen.keyboard, size).unwrap();
@@ -144,7 +59,7 @@ fn the_size_is_the_callers_and_follows_it() {
 fn a_typed_interrupt_reaches_the_command_and_not_hull() {
     let corner = Corner::new();
     let script = "trap 'echo caught; exit 9' INT; echo up; while :; do sleep 0.05; done";
-    let mut screen = Screen::open(&corner, &["sh", "-c", script]);
+    let mut screen = open(&corner, "-it", &["sh", "-c", script]);
     screen.wait_for("up");
     screen.keyboard.write_all(b"\x03").unwrap();
     screen.wait_for("caught");
@@ -155,11 +70,10 @@ fn a_typed_interrupt_reaches_the_command_and_not_hull() {
 #[test]
 fn the_terminal_is_restored_after_an_error_and_after_a_signal() {
     let corner = Corner::new();
-    let mut failed = Screen::open(&corner, &["not-there"]);
+    let mut failed = open(&corner, "-it", &["not-there"]);
     assert_eq!(failed.end().code(), Some(127));
     assert_same(&failed.before, &failed.modes());
-    let mut screen =
-        Screen::open(&corner, &["sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done"]);
+    let mut screen = open(&corner, "-it", &["sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done"]);
     screen.wait_for("up");
     screen.signal(rustix::process::Signal::TERM);
     assert_eq!(screen.end().code(), Some(5));
@@ -171,12 +85,12 @@ fn the_terminal_is_restored_after_an_error_and_after_a_signal() {
 #[test]
 fn a_long_paste_comes_back_whole() {
     let corner = Corner::new();
-    let mut screen = Screen::open(&corner, &["sh", "-c", "stty -echo; echo up; cat; echo end"]);
+    let mut screen = open(&corner, "-it", &["sh", "-c", "stty -echo; echo up; cat; echo end"]);
     screen.wait_for("up");
     screen.paste(format!("{}\x04", format!("{}\r", "x".repeat(79)).repeat(4000)));
     screen.wait_for("end");
     assert_eq!(screen.end().code(), Some(0));
-    assert_eq!(screen.shown.lock().unwrap().matches('x').count(), 79 * 4000);
+    assert_eq!(screen.shown().matches('x').count(), 79 * 4000);
     assert_same(&screen.before, &screen.modes());
 }
 
@@ -186,7 +100,7 @@ fn a_signal_gets_past_input_that_the_command_does_not_read() {
     let corner = Corner::new();
     for flag in ["-it", "-i"] {
         let script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done";
-        let mut screen = Screen::with(&corner, flag, &["sh", "-c", script]);
+        let mut screen = open(&corner, flag, &["sh", "-c", script]);
         screen.wait_for("up");
         screen.paste("xxxxxxx\n".repeat(40_000));
         std::thread::sleep(std::time::Duration::from_millis(300));
@@ -201,7 +115,7 @@ fn a_reader_that_does_not_read_keeps_no_signal_from_the_command() {
     let corner = Corner::new();
     let script = "trap 'echo caught > /caught; exit 5' TERM; (while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done) & \
                   while :; do sleep 0.05; done";
-    let mut screen = Screen::unread(&corner, "-it", &["sh", "-c", script]);
+    let mut screen = Screen::unread(&hull(&corner, "-it", &["sh", "-c", script]));
     std::thread::sleep(std::time::Duration::from_millis(500));
     screen.signal(rustix::process::Signal::TERM);
     eventually("the command gets it", || corner.rootfs().join("caught").exists());
