@@ -78,6 +78,17 @@ impl Bundle {
         assert!(said.success());
     }
 
+    /// `create` and `start`.
+    pub fn start(&self, id: &str) {
+        self.create(id);
+        self.ok(&["start", id]);
+    }
+
+    /// `exec` with these flags: what a shell in the container says.
+    pub fn exec(&self, flags: &[&str], id: &str, script: &str) -> Said {
+        self.oci(&[&["exec"], flags, &[id, "sh", "-c", script]].concat())
+    }
+
     /// What `state` says.
     pub fn state(&self, id: &str) -> Value {
         serde_json::from_str(&self.ok(&["state", id])).unwrap()

@@ -4,6 +4,8 @@
 //! log, in the file of `--log` or on standard error.
 
 mod create;
+mod exec;
+mod handover;
 mod log;
 mod manage;
 mod update;
@@ -62,6 +64,8 @@ enum Verb {
         #[arg(value_name = "ID")]
         id: String,
     },
+    /// Run a further command in a container
+    Exec(ExecArgs),
     /// Send a signal to a container's first process
     Kill {
         /// To all of its processes
@@ -142,26 +146,81 @@ struct CreateArgs {
     /// Folder with config.json; the current one if not given
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// Socket that gets the terminal's descriptor
-    #[arg(long, value_name = "PATH")]
-    console_socket: Option<PathBuf>,
-    /// Socket that gets the first process's pidfd
-    #[arg(long, value_name = "PATH")]
-    pidfd_socket: Option<PathBuf>,
-    /// File for the number of the first process
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    handover: Handover,
     /// Change the root without pivot_root
     #[arg(long)]
     no_pivot: bool,
     /// Keep the caller's session keyring, as hull always does
     #[arg(long)]
     no_new_keyring: bool,
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+// What every verb that makes a process takes.
+#[derive(Args)]
+struct Handover {
+    /// Socket that gets the terminal's descriptor
+    #[arg(long, value_name = "PATH")]
+    console_socket: Option<PathBuf>,
+    /// Socket that gets the process's pidfd
+    #[arg(long, value_name = "PATH")]
+    pidfd_socket: Option<PathBuf>,
+    /// File for the number of the process
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
     /// Pass on this many descriptors from 3 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    #[arg(value_name = "ID")]
-    id: String,
+}
+
+#[derive(Args)]
+struct ExecArgs {
+    #[command(flatten)]
+    handover: Handover,
+    /// Working directory in the container
+    #[arg(long, value_name = "PATH")]
+    cwd: Option<PathBuf>,
+    /// Add or replace a variable of the environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// With a terminal of the container's
+    #[arg(short, long)]
+    tty: bool,
+    /// Who the command is
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Further groups
+    #[arg(short = 'g', long, value_name = "GID", allow_negative_numbers = true)]
+    additional_gids: Vec<i64>,
+    /// File with the process as the specification describes it, instead of a command and flags
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Do not wait
+    #[arg(short, long)]
+    detach: bool,
+    /// SELinux label of the command
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// AppArmor profile of the command
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// No exec may gain privileges
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    no_new_privs: Option<bool>,
+    /// Add a capability
+    #[arg(short, long, value_name = "CAPABILITY")]
+    cap: Vec<String>,
+    /// Be in a group below the container's, of all hierarchies or of one
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    cgroup: Vec<String>,
+    /// Also in a container that is paused
+    #[arg(long)]
+    ignore_paused: bool,
+    /// The container, and the command with its arguments
+    #[arg(trailing_var_arg = true, required = true, value_names = ["ID", "COMMAND"])]
+    words: Vec<String>,
 }
 
 /// Does what `arguments` say, the program's name first. Gives the exit status; what there is to say has been said.
@@ -190,9 +249,36 @@ pub fn oci(arguments: Vec<OsString>) -> i32 {
             };
         }
     };
+    match started(oci) {
+        Ok(status) => status,
+        Err(report) => {
+            eprintln!("hull-oci: {}", report.message());
+            1
+        }
+    }
+}
+
+/// From here on failures are told in the log.
+fn started(mut oci: Oci) -> Result<i32, Report> {
+    // A bundle becomes the current folder, and nothing else is relative to it.
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map_err(|error| Report::host(format!("use {}", path.display()), error))
+    };
+    oci.root = absolute(oci.root)?;
+    oci.log = oci.log.map(absolute).transpose()?;
+    if let Verb::Create(CreateArgs { handover, .. })
+    | Verb::Run { create: CreateArgs { handover, .. }, .. }
+    | Verb::Exec(ExecArgs { handover, .. }) = &mut oci.verb
+    {
+        handover.pid_file = handover.pid_file.take().map(absolute).transpose()?;
+    }
     let log = log::Log::new(oci.log.clone(), oci.log_format);
+    let exec = matches!(oci.verb, Verb::Exec(_));
     let result = if oci.debug { log.explained(|| perform(oci, &log)) } else { perform(oci, &log) };
-    result.unwrap_or_else(|report| log.fatal(&report))
+    Ok(result.unwrap_or_else(|report| {
+        let status = log.fatal(&report);
+        if exec { exec::FAILED } else { status }
+    }))
 }
 
 /// In runc's shape, which Docker reads: a line with the word `version`, `commit:` and `spec:`.
@@ -231,6 +317,7 @@ fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
     match oci.verb {
         Verb::Create(args) => create::create(root, &args, log).map(|()| 0),
         Verb::Run { create, detach, keep, no_subreaper: _ } => create::run(root, &create, detach, keep, log),
+        Verb::Exec(args) => exec::exec(root, &args, log).map_err(|report| report.within("exec failed")),
         Verb::Start { id } => manage::start(root, &id, log),
         Verb::State { id } => manage::state(root, &id),
         Verb::Delete { force, id } => manage::delete(root, &id, force, log),

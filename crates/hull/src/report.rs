@@ -24,6 +24,11 @@ impl Report {
         Self { code, ..self }
     }
 
+    /// The same as a part of something larger that failed.
+    pub fn within(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
     /// What clap has to say: the help that was asked for, which is told, or a mistake.
     pub fn of_arguments(error: &clap::Error) -> Result<(), Self> {
         if error.exit_code() == 0 {

@@ -8,6 +8,7 @@
 mod apply;
 mod clear;
 mod devices;
+pub mod enter;
 mod freezer;
 mod group;
 mod host;

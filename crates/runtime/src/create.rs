@@ -15,14 +15,14 @@
 //!   (line closes: it runs) <-------- or an error, in words
 //! ```
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use hull_sys::ns::{Fork, Namespaces};
-use hull_sys::process::{self, Ended};
-use hull_sys::sync::{self, Line};
-use hull_sys::{Errno, signal, trace};
+use hull_sys::sync;
+use hull_sys::trace;
 
 use crate::cgroup::Cgroup;
+use crate::created::Created;
 use crate::error::{Doing, Error, Result};
 use crate::hooks::About;
 use crate::init;
@@ -65,19 +65,6 @@ pub enum Stdio {
     Terminal,
 }
 
-/// A container, with its process on the way to the command or waiting in front of it.
-#[derive(Debug)]
-pub struct Created {
-    /// The process id as the host sees it.
-    pub pid: i32,
-    /// The process.
-    pub pidfd: OwnedFd,
-    /// The multiplexer's side of the container's terminal.
-    pub terminal: Option<OwnedFd>,
-    told: bool,
-    line: Line,
-}
-
 /// Creates the container: everything but the command's exec.
 ///
 /// # Errors
@@ -113,9 +100,8 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     drop(theirs);
     drop(sources);
 
-    let told = matches!(inputs.start, Start::WhenTold);
-    let mut created = Created { pid, pidfd, terminal: None, told, line: ours };
-    match created.bring_up(plan, &inputs) {
+    let mut created = Created::new(pid, pidfd, ours, matches!(inputs.start, Start::WhenTold));
+    match bring_up(&mut created, plan, &inputs) {
         Ok(()) => Ok(created),
         Err(error) => {
             created.abandon();
@@ -124,113 +110,37 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     }
 }
 
-impl Created {
-    fn bring_up(&mut self, plan: &Plan, inputs: &Inputs<'_>) -> Result<()> {
-        if plan.namespaces.new.contains(Namespaces::USER) {
-            trace::stage(
-                "say who is who",
-                "In its user namespace the process is root; the mappings say which plain ids that is outside.",
-            );
-            join::write_id_maps(&plan.namespaces, self.pid)?;
-        } else if plan.namespaces.joins(Namespaces::USER) {
-            join::check_id_maps(&plan.namespaces, self.pid)?;
-        }
-        if let Some(adjustment) = plan.process.oom_score_adj {
-            join::set_oom_score(self.pid, adjustment)?;
-        }
-        if join::waits_for_parent(plan) {
-            self.tell(b"go")?;
-        }
-        if matches!(inputs.stdio, Stdio::Terminal) {
-            let (message, terminal) = self.hear()?;
-            if message != b"terminal" || terminal.is_none() {
-                return Err(Error::from_message(&message));
-            }
-            self.terminal = terminal;
-        }
-        if plan.hooks.concern_parent() {
-            match self.hear()?.0.as_slice() {
-                b"hooks" => plan.hooks.run_parents(&inputs.about, self.pid)?,
-                message => return Err(Error::from_message(message)),
-            }
-            self.tell(b"go")?;
-        }
-        if matches!(inputs.start, Start::AtOnce) {
-            return Ok(());
-        }
-        match self.hear()?.0.as_slice() {
-            b"ready" => Ok(()),
-            message => Err(Error::from_message(message)),
-        }
+fn bring_up(created: &mut Created, plan: &Plan, inputs: &Inputs<'_>) -> Result<()> {
+    if plan.namespaces.new.contains(Namespaces::USER) {
+        trace::stage(
+            "say who is who",
+            "In its user namespace the process is root; the mappings say which plain ids that is outside.",
+        );
+        join::write_id_maps(&plan.namespaces, created.pid)?;
+    } else if plan.namespaces.joins(Namespaces::USER) {
+        join::check_id_maps(&plan.namespaces, created.pid)?;
     }
-
-    fn tell(&self, message: &[u8]) -> Result<()> {
-        match self.line.send(message, None) {
-            // It has failed meanwhile and hung up: what it said before is the error to tell.
-            Err(error) if error.errno() == Errno::PIPE => Ok(()),
-            other => other.doing(|| "release the container".to_owned()),
+    if let Some(adjustment) = plan.process.oom_score_adj {
+        join::set_oom_score(Some(created.pid), adjustment)?;
+    }
+    if join::waits_for_parent(plan) {
+        created.tell(b"go")?;
+    }
+    if matches!(inputs.stdio, Stdio::Terminal) {
+        created.hear_terminal()?;
+    }
+    if plan.hooks.concern_parent() {
+        match created.hear()?.0.as_slice() {
+            b"hooks" => plan.hooks.run_parents(&inputs.about, created.pid)?,
+            message => return Err(Error::from_message(message)),
         }
+        created.tell(b"go")?;
     }
-
-    fn hear(&self) -> Result<(Vec<u8>, Option<OwnedFd>)> {
-        let (message, descriptor) = self.line.receive().doing(|| "hear from the container".to_owned())?;
-        if message.is_empty() {
-            let how = process::wait(self.pidfd.as_fd(), true).ok().flatten();
-            let cause = match how {
-                Some(Ended::Signaled(signal)) => format!("its process was killed by signal {signal}"),
-                Some(Ended::Exited(status)) => format!("its process ended with status {status}"),
-                None => "its process is gone".to_owned(),
-            };
-            return Err(Error::setup("create the container", cause));
-        }
-        Ok((message, descriptor))
+    if matches!(inputs.start, Start::AtOnce) {
+        return Ok(());
     }
-
-    /// Lets the command run, and waits until it does.
-    ///
-    /// # Errors
-    /// It could not be executed: [`crate::Class::NotFound`], [`crate::Class::NotExecutable`], or a setup step.
-    pub fn start(&self) -> Result<()> {
-        if self.told {
-            self.line.send(b"start", None).doing(|| "start the container".to_owned())?;
-        }
-        let (message, _) = self.line.receive().doing(|| "hear from the container".to_owned())?;
-        if !message.is_empty() {
-            self.abandon();
-            return Err(Error::from_message(&message));
-        }
-        // The line closes at exec, and also if the process died on the way there.
-        trace::exec_succeeded();
-        Ok(())
-    }
-
-    /// Waits until the container has ended.
-    pub fn wait(&self) -> Result<Ended> {
-        let ended = process::wait(self.pidfd.as_fd(), true).doing(|| "wait for the container".to_owned())?;
-        ended.ok_or_else(|| Error::setup("wait for the container", "it was reaped by somebody else"))
-    }
-
-    /// How it ended, if it has.
-    pub fn try_wait(&self) -> Result<Option<Ended>> {
-        process::wait(self.pidfd.as_fd(), false).doing(|| "wait for the container".to_owned())
-    }
-
-    /// Sends a signal to its first process.
-    pub fn signal(&self, signal: i32) -> Result<()> {
-        process::pidfd_send_signal(self.pidfd.as_fd(), signal).doing(|| format!("send signal {signal}"))
-    }
-
-    /// The process, for polling.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-
-    /// Ends what was created and takes its status, so that nothing of it is left.
-    pub fn abandon(&self) {
-        const SIGKILL: i32 = 9;
-        debug_assert_eq!(signal::parse("KILL"), Ok(SIGKILL));
-        // Both fail only if the process has ended and was reaped already.
-        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), SIGKILL);
-        let _ = process::wait(self.pidfd.as_fd(), true);
+    match created.hear()?.0.as_slice() {
+        b"ready" => Ok(()),
+        message => Err(Error::from_message(message)),
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joi
     process::exit_now(1)
 }
 
-/// `Ok` only when the parent has gone away.
+/// Comes back only with an error.
 fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: &mut Line) -> Result<()> {
     trace::stage(
         "join the groups",
@@ -58,7 +58,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     join::enter(plan, &joins)?;
     drop(joins);
     if join::waits_for_parent(plan) {
-        parent::wait(line)?;
+        parent::wait(line, b"go")?;
     }
     if plan.namespaces.has(Namespaces::USER) {
         join::become_root_inside()?;
@@ -119,7 +119,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     mounts::target(&root, cwd, true).doing(|| format!("make the working directory {}", cwd.display()))?;
     if plan.hooks.concern_parent() {
         line.send(b"hooks", None).doing(|| "report to the parent".to_owned())?;
-        parent::wait(line)?;
+        parent::wait(line, b"go")?;
     }
     hooks::run(&plan.hooks.create_container, &inputs.about, "creating", process::getpid())?;
     enter_root(&root, plan)?;
@@ -148,10 +148,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         Start::AtOnce => {}
         Start::WhenTold => {
             line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
-            let (message, _) = line.receive().doing(|| "wait for the start".to_owned())?;
-            if message != b"start" {
-                return Ok(());
-            }
+            parent::wait(line, b"start")?;
         }
         Start::WhenConnected(listener) => {
             // A caller takes what `start` says for a failure of its own; that there is no such program it can name.

@@ -5,19 +5,20 @@
 //! | all new | one clone3 makes them; the cgroup namespace follows by unshare, once the process is in its group |
 //! | PID by path, time with offsets | only children are born into it: the parent says so before the clone and takes it back after |
 //! | others by path | the child joins them, first thing |
+//! | all of a running container (exec) | PID in the parent around the clone, the rest by the child with one setns on the first process's pidfd, the user namespace among them |
 //! | user by path; user new, another by path | one process more, which joins what its rights allow, then the user namespace, then the rest, and clones the container's as its sibling |
 //!
 //! The last row: whoever is in a user namespace cannot join what belongs to the host, and the namespaces of the clone
 //! belong to the user namespace of the cloner; without that, /proc could not be mounted in a new PID namespace.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::ns::{self, Fork, Namespaces};
 use hull_sys::sync::Line;
-use hull_sys::{Errno, cred, process};
+use hull_sys::{Errno, cred, process, sched};
 use rustix::fs::OFlags;
 
 use crate::error::{Doing, Error, Result};
@@ -69,7 +70,11 @@ fn is_ours(kind: Namespaces, file: BorrowedFd<'_>) -> hull_sys::Result<bool> {
 }
 
 fn own(kind: Namespaces) -> hull_sys::Result<OwnedFd> {
-    let path = match kind {
+    fs::openat(CWD, own_path(kind), OFlags::RDONLY, 0)
+}
+
+fn own_path(kind: Namespaces) -> &'static CStr {
+    match kind {
         Namespaces::MOUNT => c"/proc/self/ns/mnt",
         Namespaces::PID => c"/proc/self/ns/pid",
         Namespaces::UTS => c"/proc/self/ns/uts",
@@ -78,8 +83,7 @@ fn own(kind: Namespaces) -> hull_sys::Result<OwnedFd> {
         Namespaces::CGROUP => c"/proc/self/ns/cgroup",
         Namespaces::USER => c"/proc/self/ns/user",
         _ => c"/proc/self/ns/time",
-    };
-    fs::openat(CWD, path, OFlags::RDONLY, 0)
+    }
 }
 
 /// A path may lead to a namespace of the host's own; what the plan would change there is the host's.
@@ -96,6 +100,62 @@ fn refuse_changes(plan: &Plan, kind: Namespaces) -> Result<()> {
             Err(Error::invalid(doing, format!("the {} namespace that it joins is the host's", word(kind))))
         }
         None => Ok(()),
+    }
+}
+
+const ALL: [Namespaces; 8] = [
+    Namespaces::USER,
+    Namespaces::MOUNT,
+    Namespaces::PID,
+    Namespaces::UTS,
+    Namespaces::IPC,
+    Namespaces::NETWORK,
+    Namespaces::CGROUP,
+    Namespaces::TIME,
+];
+
+/// The namespaces of process `pid` that are not ours. Those that are the same must not be joined: the kernel refuses it
+/// of the user namespace, and for others it asks for rights that we may only have inside.
+pub(crate) fn others(pid: i32) -> Result<Namespaces> {
+    let mut all = Namespaces::default();
+    for kind in ALL {
+        let doing = || format!("look at the {} namespace of process {pid}", word(kind));
+        let own = match fs::stat_at(CWD, own_path(kind)) {
+            // A kernel that does not have this kind.
+            Err(error) if error.errno() == Errno::NOENT => continue,
+            other => other.doing(doing)?,
+        };
+        let name = own_path(kind).to_string_lossy().replace("/proc/self/", "");
+        let theirs = match fs::stat_at(CWD, &proc_file(pid, &name)) {
+            // One that ends gives up its namespaces before it is gone.
+            Err(error) if matches!(error.errno(), Errno::NOENT | Errno::SRCH) => {
+                return Err(Error::invalid("join the container", "its first process is ending"));
+            }
+            other => other.doing(doing)?,
+        };
+        if (own.st_dev, own.st_ino) != (theirs.st_dev, theirs.st_ino) {
+            all = all.with(kind);
+        }
+    }
+    Ok(all)
+}
+
+/// Clones a process into the PID namespace of the one that `init` stands for if it is among `namespaces`, on v2 inside a
+/// group, to run on the processors `affinity`.
+pub(crate) fn clone_beside(
+    init: BorrowedFd<'_>,
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    affinity: Option<&[u64]>,
+) -> Result<Fork> {
+    let mut around = Around::default();
+    let fork = around
+        .lend(affinity)
+        .and_then(|()| if namespaces.contains(Namespaces::PID) { around.join(Namespaces::PID, init) } else { Ok(()) })
+        .and_then(|()| ns::clone3(Namespaces::default(), cgroup).doing(|| "clone the process".to_owned()));
+    match fork {
+        Ok(Fork::Child) => Ok(Fork::Child),
+        other => around.take_back().and(other),
     }
 }
 
@@ -174,12 +234,16 @@ fn unshare_time(namespaces: &Isolation) -> Result<()> {
     Ok(())
 }
 
-/// What the parent changes for its next child only.
-struct Around(Vec<(Namespaces, OwnedFd)>);
+/// What the parent changes for its next child only: how it was before.
+#[derive(Default)]
+struct Around {
+    namespaces: Vec<(Namespaces, OwnedFd)>,
+    affinity: Option<Vec<u64>>,
+}
 
 impl Around {
     fn set_up(plan: &Plan, joins: &Joins) -> Result<Self> {
-        let mut around = Self(Vec::new());
+        let mut around = Self::default();
         let result = around.change(plan, joins);
         match result {
             Ok(()) => Ok(around),
@@ -188,20 +252,35 @@ impl Around {
     }
 
     fn change(&mut self, plan: &Plan, joins: &Joins) -> Result<()> {
-        let doing = |kind| move || format!("join the {} namespace", word(kind));
         if plan.namespaces.new.contains(Namespaces::TIME) {
-            self.0.push((Namespaces::TIME, own(Namespaces::TIME).doing(doing(Namespaces::TIME))?));
+            self.remember(Namespaces::TIME)?;
             unshare_time(&plan.namespaces)?;
         }
-        for (kind, file) in joins.list.iter().filter(|(kind, _)| *kind == Namespaces::PID) {
-            self.0.push((*kind, own(*kind).doing(doing(*kind))?));
-            ns::setns(file.as_fd(), *kind).doing(doing(*kind))?;
-        }
+        let pid = joins.list.iter().find(|(kind, _)| *kind == Namespaces::PID);
+        pid.map_or(Ok(()), |(kind, file)| self.join(*kind, file.as_fd()))
+    }
+
+    fn remember(&mut self, kind: Namespaces) -> Result<()> {
+        self.namespaces.push((kind, own(kind).doing(|| format!("look at our own {} namespace", word(kind)))?));
         Ok(())
     }
 
+    fn join(&mut self, kind: Namespaces, file: BorrowedFd<'_>) -> Result<()> {
+        self.remember(kind)?;
+        ns::setns(file, kind).doing(|| format!("join the {} namespace", word(kind)))
+    }
+
+    fn lend(&mut self, affinity: Option<&[u64]>) -> Result<()> {
+        let Some(processors) = affinity else { return Ok(()) };
+        self.affinity = Some(sched::affinity().doing(|| "look at our own processors".to_owned())?);
+        sched::set_affinity(processors).doing(|| "set execCPUAffinity.initial".to_owned())
+    }
+
     fn take_back(self) -> Result<()> {
-        self.0.iter().try_for_each(|(kind, file)| {
+        if let Some(processors) = &self.affinity {
+            sched::set_affinity(processors).doing(|| "go back to our own processors".to_owned())?;
+        }
+        self.namespaces.iter().try_for_each(|(kind, file)| {
             ns::setns(file.as_fd(), *kind).doing(|| format!("go back to our own {} namespace", word(*kind)))
         })
     }
@@ -258,12 +337,12 @@ pub(crate) fn proc_file(pid: i32, name: &str) -> CString {
     CString::new(format!("/proc/{pid}/{name}")).unwrap_or_default()
 }
 
-/// Sets how willingly the kernel kills process `pid` for its memory. The parent's to do: in a user namespace the file is
-/// somebody else's, and lowering the value takes rights on the host.
-pub(crate) fn set_oom_score(pid: i32, adjustment: i32) -> Result<()> {
+/// Sets how willingly the kernel kills a process for its memory, this one or the child `pid`. For whoever sees the host's
+/// /proc: in a user namespace the file is somebody else's, and lowering the value takes rights on the host.
+pub(crate) fn set_oom_score(pid: Option<i32>, adjustment: i32) -> Result<()> {
     let value = adjustment.to_string();
-    fs::write_file(CWD, &proc_file(pid, "oom_score_adj"), value.as_bytes())
-        .doing(|| format!("set oom_score_adj to {value}"))
+    let file = pid.map_or(c"/proc/self/oom_score_adj".to_owned(), |pid| proc_file(pid, "oom_score_adj"));
+    fs::write_file(CWD, &file, value.as_bytes()).doing(|| format!("set oom_score_adj to {value}"))
 }
 
 /// Root inside a user namespace: until then the process is nobody there and can make no file.

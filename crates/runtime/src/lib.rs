@@ -1,7 +1,7 @@
 //! The OCI runtime: a specification and a root become a contained process.
 //!
-//! Read [`create`] for the parent's half and `init.rs` for the child's. Everything they do is computed before, in
-//! [`plan`], by pure functions; [`cgroup`], [`caps`] and [`seccomp`] are the three larger tables behind it.
+//! Read [`create`] for the parent's half and `init.rs` for the child's, and [`exec`] for both of a further command.
+//! Everything they do is computed before, in [`plan`], by pure functions; [`cgroup`], [`caps`] and [`seccomp`] are the three larger tables behind it.
 
 #![forbid(unsafe_code)]
 
@@ -10,9 +10,11 @@ pub mod cgroup;
 mod command;
 mod copyup;
 mod create;
+mod created;
 mod devices;
 mod diagnose;
 mod error;
+pub mod exec;
 pub mod hooks;
 mod identity;
 mod idmap;
@@ -31,6 +33,7 @@ pub mod state;
 mod streams;
 mod view;
 
-pub use create::{Created, Inputs, Start, Stdio, create};
+pub use create::{Inputs, Start, Stdio, create};
+pub use created::Created;
 pub use error::{Class, Error, Result};
 pub use hull_sys::process::Ended;

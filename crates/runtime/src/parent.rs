@@ -8,16 +8,26 @@ use crate::error::{Doing, Result};
 /// From here on the kernel kills us when the parent dies. If it has died before, so do we now.
 pub(crate) fn tie(line: &Line) -> Result<()> {
     cred::die_with_parent(true).doing(|| "tie the process to its parent".to_owned())?;
+    end_without(line)
+}
+
+/// From here on we outlive it, unless it has died before: a change of ids had taken the tie away.
+pub(crate) fn untie(line: &Line) -> Result<()> {
+    cred::die_with_parent(false).doing(|| "let the process outlive its parent".to_owned())?;
+    end_without(line)
+}
+
+fn end_without(line: &Line) -> Result<()> {
     if line.is_closed().doing(|| "look for the parent".to_owned())? {
         process::exit_now(0);
     }
     Ok(())
 }
 
-/// Whatever it does for us is done when it says so. If it is gone, so are we.
-pub(crate) fn wait(line: &Line) -> Result<()> {
+/// What it does for us is done when it says `word`. If it is gone, so are we.
+pub(crate) fn wait(line: &Line, word: &[u8]) -> Result<()> {
     let (message, _) = line.receive().doing(|| "wait for the parent".to_owned())?;
-    if message != b"go" {
+    if message != word {
         process::exit_now(0);
     }
     Ok(())

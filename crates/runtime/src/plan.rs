@@ -75,9 +75,7 @@ impl Plan {
     /// # Errors
     /// What the specification asks for and hull does not do yet, or what no kernel does, by name.
     pub fn from_spec(spec: &Spec) -> Result<Self> {
-        // Both may be left out: without a process there is nothing to start, without the section nothing is isolated.
-        let process = given_or(spec.process(), r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}}"#)?;
-        let linux = given_or(spec.linux(), "{}")?;
+        let (process, linux) = (process_of(spec)?, linux_of(spec)?);
         let (process, linux) = (process.as_ref(), linux.as_ref());
         refuse_unsupported(spec)?;
         let namespaces = Isolation::from_spec(spec, linux)?;
@@ -118,6 +116,22 @@ impl Plan {
     }
 }
 
+/// The specification's process, which may be left out: then there is nothing to start.
+///
+/// # Errors
+/// None.
+pub fn process_of(spec: &Spec) -> Result<Cow<'_, oci_spec::runtime::Process>> {
+    given_or(spec.process(), r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}}"#)
+}
+
+/// The specification's section for Linux, which may be left out: then nothing is isolated.
+///
+/// # Errors
+/// None.
+pub fn linux_of(spec: &Spec) -> Result<Cow<'_, oci_spec::runtime::Linux>> {
+    given_or(spec.linux(), "{}")
+}
+
 /// What is in the specification, else what `text` says.
 fn given_or<'a, T: Clone + DeserializeOwned>(given: &'a Option<T>, text: &str) -> Result<Cow<'a, T>> {
     match given {
@@ -148,18 +162,18 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         ];
         fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
     }
-    let process = spec.process().as_ref().and_then(|process| process.selinux_label().as_deref());
-    let mounts = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-    for (field, label) in [("process.selinuxLabel", process), ("linux.mountLabel", mounts)] {
-        // An empty label is what is written where there is none.
-        if let Some(label) = label.filter(|label| !label.is_empty()) {
-            let doing = format!("set {field} to {label:?}");
-            return Err(Error::invalid(doing, "hull does not apply SELinux labels"));
-        }
-    }
+    refuse_label("linux.mountLabel", spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()))?;
     match fields.as_slice() {
         [] => Ok(()),
         fields => Err(Error::invalid("create the container", format!("{} is not supported yet", fields.join(", ")))),
+    }
+}
+
+/// An empty label is what is written where there is none.
+fn refuse_label(field: &str, label: Option<&str>) -> Result<()> {
+    match label.filter(|label| !label.is_empty()) {
+        Some(label) => Err(Error::invalid(format!("set {field} to {label:?}"), "hull does not apply SELinux labels")),
+        None => Ok(()),
     }
 }
 

@@ -3,8 +3,9 @@
 //! The data's types are `oci-spec`'s. Where those know a word of the specification under another name, it is translated
 //! here, and only then: the usual text is read once.
 
-use oci_spec::runtime::Spec;
-use serde_json::Value;
+use oci_spec::runtime::{Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 
@@ -17,10 +18,29 @@ const WORDS: [(&str, &str); 2] =
 /// # Errors
 /// It is no JSON, or a field has another type than the specification says; with line and column.
 pub fn read(text: &[u8]) -> Result<Spec> {
+    translated(text, |value| value.get_mut("process").map_or(0, translate))
+}
+
+/// Reads the text of a process on its own, as `exec --process` has it. What runc does without need not be there.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_process(text: &[u8]) -> Result<Process> {
+    translated(text, |value| {
+        let Some(fields) = value.as_object_mut() else { return 0 };
+        let before = fields.len();
+        fields.entry("user").or_insert_with(|| json!({}));
+        fields.entry("cwd").or_insert_with(|| json!(""));
+        fields.len() - before + translate(value)
+    })
+}
+
+/// Reads `text`, if that fails again after `change` has changed something.
+fn translated<T: DeserializeOwned>(text: &[u8], change: impl FnOnce(&mut Value) -> usize) -> Result<T> {
     let refuse = |error: serde_json::Error| Error::invalid("read the specification", error);
     serde_json::from_slice(text).or_else(|error| {
         let mut value: Value = serde_json::from_slice(text).map_err(refuse)?;
-        match translate(&mut value) {
+        match change(&mut value) {
             // The first error has the place in the text.
             0 => Err(refuse(error)),
             _ => serde_json::from_value(value).map_err(refuse),
@@ -28,8 +48,8 @@ pub fn read(text: &[u8]) -> Result<Spec> {
     })
 }
 
-fn translate(value: &mut Value) -> usize {
-    let flags = value.pointer_mut("/process/scheduler/flags").and_then(Value::as_array_mut);
+fn translate(process: &mut Value) -> usize {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
     let mut count = 0;
     for flag in flags.into_iter().flatten() {
         if let Some((_, theirs)) = WORDS.iter().find(|(word, _)| flag == word) {
@@ -43,6 +63,13 @@ fn translate(value: &mut Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_needs_neither_user_nor_folder_to_be_read() {
+        let process = read_process(br#"{"args": ["x"], "scheduler": {"policy": "SCHED_OTHER"}}"#).unwrap();
+        assert_eq!((process.user().uid(), process.cwd().as_os_str().len()), (0, 0));
+        assert!(read_process(b"[]").is_err() && read_process(br#"{"args": 1}"#).is_err());
+    }
 
     #[test]
     fn every_scheduler_flag_of_the_specification_is_read() {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hull_sys::{Errno, process};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use serde::{Deserialize, Serialize};
@@ -22,9 +22,11 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{self, Cgroup, Host};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, About, Hook};
+use crate::spec;
 use crate::start;
 
 const STATE: &str = "state.json";
+const SPEC: &str = "config.json";
 const LOCK: &str = "lock";
 const SIGKILL: i32 = 9;
 /// How long a killed process may take to be gone.
@@ -215,6 +217,24 @@ impl Folder {
             fs::rename(&new, self.path.join(STATE))
         };
         write().map_err(|error| Error::setup(format!("write {}", self.path.join(STATE).display()), error))
+    }
+
+    /// Keeps the specification's text: what an exec needs is what the container was made by, whatever becomes of the bundle.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_spec(&self, text: &[u8]) -> Result<()> {
+        let path = self.path.join(SPEC);
+        fs::write(&path, text).map_err(|error| Error::setup(format!("write {}", path.display()), error))
+    }
+
+    /// The specification that the container was made by.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn spec(&self) -> Result<Spec> {
+        let path = self.path.join(SPEC);
+        spec::read(&fs::read(&path).map_err(|error| Error::setup(format!("read {}", path.display()), error))?)
     }
 
     /// Reads it; an empty one where a creator was killed before it wrote any.

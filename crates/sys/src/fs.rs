@@ -114,6 +114,16 @@ pub(crate) fn magic(file: BorrowedFd<'_>) -> Result<i64> {
     call("fstatfs", &[Arg::fd(&file)], || rustix::fs::fstatfs(file).map(|stat| stat.f_type))
 }
 
+/// `fstatat(2)`, links followed: those of /proc, for example, to what they stand for.
+pub fn stat_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat> {
+    let mut stat = None;
+    call("newfstatat", &[Arg::fd(&dir), Arg::cstr(path), Arg::Int(0)], || {
+        stat = Some(rustix::fs::statat(dir, path, AtFlags::empty())?);
+        Ok(())
+    })?;
+    stat.ok_or_else(|| crate::Error::new("newfstatat", "", crate::Errno::IO))
+}
+
 /// `fstatat(2)` without following a symlink at the end.
 pub fn lstatat(dir: BorrowedFd<'_>, path: &CStr) -> Result<Stat> {
     let mut stat = None;

@@ -51,6 +51,19 @@ pub fn set_affinity(processors: &[u64]) -> Result<()> {
     })
 }
 
+/// `sched_getaffinity(2)` of this process, in the form that [`set_affinity`] takes.
+pub fn affinity() -> Result<Vec<u64>> {
+    // More than any kernel is built for: 8192 processors.
+    let mut processors = vec![0u64; 128];
+    let size = size_of_val(processors.as_slice());
+    let written = call("sched_getaffinity", &[Arg::Int(0), Arg::Int(size as i64)], || {
+        // SAFETY: the kernel writes at most `size` bytes, which the vector has.
+        check(unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size, processors.as_mut_ptr()) })
+    })?;
+    processors.truncate(written as usize / size_of::<u64>());
+    Ok(processors)
+}
+
 /// `ioprio_set(2)` on this process: 1 is real-time, 2 best effort, 3 idle; levels go from 0 to 7, the lower the sooner.
 pub fn set_io_priority(class: u16, level: u16) -> Result<()> {
     const WHO_PROCESS: i32 = 1;

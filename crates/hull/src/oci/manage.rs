@@ -23,7 +23,8 @@ fn say(text: &str) -> Result<i32, Report> {
     written.map(|()| 0).map_err(|error| Report::host("write to standard output", error))
 }
 
-fn find(root: &Path, id: &str) -> Result<(Folder, State, Status), Report> {
+/// The container, its record and what it does now.
+pub fn find(root: &Path, id: &str) -> Result<(Folder, State, Status), Report> {
     let folder = Folder::open(root, id)?;
     let state = folder.state()?;
     let status = folder.status(&state)?;

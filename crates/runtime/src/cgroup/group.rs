@@ -10,7 +10,7 @@ use hull_sys::fs::{self, CWD};
 use rustix::fs::OFlags;
 
 use super::clear::collect_members;
-use super::host::{Hierarchy, Version};
+use super::host::{Hierarchy, Host, Version};
 use super::limits::Write;
 use crate::error::{Doing, Error, Result};
 
@@ -23,6 +23,13 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// The group at `path`; none if it is in no hierarchy of the host.
+    pub(super) fn open_at(host: &Host, path: &Path) -> Option<hull_sys::Result<Self>> {
+        let hierarchy = host.hierarchies.iter().find(|hierarchy| path.starts_with(&hierarchy.mount))?.clone();
+        let folder = fs::openat(CWD, &c_path(path), OFlags::RDONLY | OFlags::DIRECTORY, 0);
+        Some(folder.map(|folder| Self { hierarchy, path: path.to_owned(), folder }))
+    }
+
     pub(super) fn set(&self, file: &str, value: &str) -> Result<()> {
         let written = self.open(file).and_then(|open| fs::write(open.as_fd(), value.as_bytes()));
         written.map_err(|error| self.refused(file, value, error))

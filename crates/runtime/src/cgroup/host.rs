@@ -1,5 +1,6 @@
 //! How the machine's control groups are laid out, from /proc/self/mountinfo and /proc/self/cgroup.
 
+use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 
 use hull_sys::fs::{CWD, read_file};
@@ -47,11 +48,6 @@ impl Host {
     /// # Errors
     /// One of them cannot be read.
     pub fn detect() -> Result<Self> {
-        let doing = || "read how control groups are mounted".to_owned();
-        let read = |path| -> Result<String> {
-            let data = read_file(CWD, path, LARGEST).doing(doing)?;
-            String::from_utf8(data).map_err(|error| Error::setup(doing(), error))
-        };
         let mut host = Self::parse(&read(c"/proc/self/mountinfo")?, &read(c"/proc/self/cgroup")?);
         for hierarchy in host.hierarchies.iter_mut().filter(|hierarchy| hierarchy.version == Version::V2) {
             let path = hierarchy.mount.join("cgroup.controllers");
@@ -60,6 +56,19 @@ impl Host {
             hierarchy.controllers = text.split_whitespace().map(str::to_owned).collect();
         }
         Ok(host)
+    }
+
+    /// The group that process `pid` is in.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or the group is in no part of the hierarchy that is mounted here.
+    pub fn group_of(pid: i32, hierarchy: &Hierarchy) -> Result<PathBuf> {
+        let doing = || format!("find the control group of process {pid}");
+        let own = CString::new(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let host = Self::parse(&read(c"/proc/self/mountinfo")?, &read(&own)?);
+        let found = host.hierarchies.into_iter().find(|found| found.mount == hierarchy.mount);
+        let found = found.ok_or_else(|| Error::setup(doing(), "it is in none that is visible here"))?;
+        Ok(found.mount.join(found.own))
     }
 
     /// What the two texts say. Pure.
@@ -129,6 +138,12 @@ impl Host {
     pub fn unified(&self) -> bool {
         self.controller("pids").is_some_and(|hierarchy| hierarchy.version == Version::V2)
     }
+}
+
+fn read(path: &CStr) -> Result<String> {
+    let doing = || "read how control groups are mounted".to_owned();
+    let data = read_file(CWD, path, LARGEST).doing(doing)?;
+    String::from_utf8(data).map_err(|error| Error::setup(doing(), error))
 }
 
 fn v1_controllers(options: &str) -> Vec<String> {

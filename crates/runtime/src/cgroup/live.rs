@@ -44,18 +44,25 @@ impl Cgroup {
     pub fn open(host: &Host, paths: &[PathBuf]) -> Result<Self> {
         let mut groups = Vec::new();
         for path in paths {
-            let Some(hierarchy) = host.hierarchies.iter().find(|hierarchy| path.starts_with(&hierarchy.mount)) else {
-                continue;
-            };
-            match fs::openat(CWD, &c_path(path), OFlags::RDONLY | OFlags::DIRECTORY, 0) {
-                Err(error) if error.errno() == Errno::NOENT => {}
-                other => {
-                    let folder = other.doing(|| format!("open the control group {}", path.display()))?;
-                    groups.push(Group { hierarchy: hierarchy.clone(), path: path.clone(), folder });
-                }
+            match Group::open_at(host, path) {
+                Some(Err(error)) if error.errno() == Errno::NOENT => {}
+                Some(group) => groups.push(group.doing(|| format!("open the control group {}", path.display()))?),
+                None => {}
             }
         }
         Ok(Self { groups, removed: true })
+    }
+
+    /// The groups at `paths`, for a further process. They stay when this is dropped.
+    ///
+    /// # Errors
+    /// One is not there, or cannot be opened.
+    pub fn enter(host: &Host, paths: &[PathBuf]) -> Result<Self> {
+        let open = |path: &PathBuf| {
+            Group::open_at(host, path)
+                .map(|group| group.doing(|| format!("enter the control group {}", path.display())))
+        };
+        Ok(Self { groups: paths.iter().filter_map(open).collect::<Result<_>>()?, removed: true })
     }
 
     /// Leaves the groups to the container, which outlives this process.

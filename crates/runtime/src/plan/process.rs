@@ -9,7 +9,7 @@ use oci_spec::runtime::{Linux, PosixRlimitType, Process as SpecProcess};
 use rustix::process::Resource;
 
 use super::running::Running;
-use super::{optional, text};
+use super::{optional, refuse_label, text};
 use crate::caps::CapSets;
 use crate::error::Result;
 use crate::seccomp::{self, Program};
@@ -58,6 +58,7 @@ impl Process {
     /// # Errors
     /// What the specification asks for and no kernel does, by name.
     pub fn from_spec(process: &SpecProcess, linux: &Linux) -> Result<Self> {
+        refuse_label("process.selinuxLabel", process.selinux_label().as_deref())?;
         let user = process.user();
         let mut groups = user.additional_gids().clone().unwrap_or_default();
         if !groups.contains(&user.gid()) {
