@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::archive::{Archive, Entry, Kind};
 use crate::error::{Error, Result};
+use crate::sparse::Region;
 use crate::tree;
 
 /// The attribute that hides everything below a folder in lower layers.
@@ -126,9 +127,6 @@ impl<'a> Target<'a> {
             Kind::Link => self.link(entry, parents, &base),
             Kind::Symlink => {
                 let target = cstring(&entry.path, &entry.link)?;
-                if target.is_empty() {
-                    return Err(Error::entry(&entry.path, "a symlink without a target"));
-                }
                 self.place(entry, parents, &base, |parent| rustix::fs::symlinkat(&target, parent, &base))?;
                 self.own_name(entry, parents, &base)
             }
@@ -409,16 +407,26 @@ fn cstring(entry: &[u8], name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| Error::entry(entry, "its name has a NUL"))
 }
 
+/// Writes an entry's data; between the regions of a file with holes nothing is written.
 fn fill<R: BufRead>(file: &OwnedFd, entry: &Entry, archive: &mut Archive<R>) -> Result<()> {
-    loop {
-        let chunk = archive.chunk()?;
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(file, chunk))
-            .map_err(|errno| Error::entry(&entry.path, std::io::Error::from(errno)))?;
-        archive.used(written);
+    let failed = |errno: Errno| Error::entry(&entry.path, std::io::Error::from(errno));
+    let whole = [Region { at: 0, length: entry.size }];
+    let regions = entry.regions.as_deref().unwrap_or(&whole);
+    if entry.regions.is_some() {
+        rustix::fs::ftruncate(file, entry.size).map_err(failed)?;
     }
+    for Region { mut at, mut length } in regions.iter().copied() {
+        while length > 0 {
+            let chunk = archive.chunk()?;
+            let most = usize::try_from(length).unwrap_or(usize::MAX).min(chunk.len());
+            let written =
+                rustix::io::retry_on_intr(|| rustix::io::pwrite(file, &chunk[..most], at)).map_err(failed)?;
+            archive.used(written);
+            at += written as u64;
+            length -= written as u64;
+        }
+    }
+    Ok(())
 }
 
 /// Owner first, since it clears set-id bits and capabilities; the mode last.

@@ -11,6 +11,9 @@ use std::io::{BufRead, Read};
 use tar::Header;
 
 use crate::error::{Error, Result};
+use crate::pax::{self, Pax};
+use crate::sparse::{self, Region};
+use crate::stream::PLAIN_MAX;
 
 /// The longest PAX header or GNU long name.
 const EXTENSION_MAX: u64 = 1 << 20;
@@ -45,7 +48,10 @@ pub(crate) struct Entry {
     /// Seconds and nanoseconds since the epoch.
     pub mtime: (i64, u32),
     pub device: (u32, u32),
+    /// Its length as a file.
     pub size: u64,
+    /// Where the data goes, if holes are left out of it.
+    pub regions: Option<Vec<Region>>,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -57,15 +63,10 @@ struct Extensions {
     pax: Option<Pax>,
 }
 
-#[derive(Default)]
-struct Pax {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+impl Extensions {
+    fn is_empty(&self) -> bool {
+        self.long_name.is_none() && self.long_link.is_none() && self.pax.is_none()
+    }
 }
 
 /// A tar stream that is read entry by entry.
@@ -75,11 +76,13 @@ pub(crate) struct Archive<R> {
     data: u64,
     padding: u64,
     entries: u64,
+    /// What files with holes may still claim to hold.
+    claims: u64,
 }
 
 impl<R: BufRead> Archive<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, data: 0, padding: 0, entries: 0 }
+        Self { reader, data: 0, padding: 0, entries: 0, claims: PLAIN_MAX }
     }
 
     /// The next entry; none at the end of the archive. Data of the last one that was not read is skipped.
@@ -88,27 +91,43 @@ impl<R: BufRead> Archive<R> {
         loop {
             self.skip_rest()?;
             let Some(header) = self.header()? else {
-                if extensions.long_name.is_some() || extensions.long_link.is_some() || extensions.pax.is_some() {
+                if !extensions.is_empty() {
                     return Err(Error::archive("it ends behind an extension header"));
                 }
                 return Ok(None);
             };
             let size = number(&header.as_old().size, "size")?;
             match header.as_old().linkflag[0] {
-                b'L' => once(&mut extensions.long_name, trimmed(self.extension(size)?), "long name")?,
-                b'K' => once(&mut extensions.long_link, trimmed(self.extension(size)?), "long link")?,
-                b'x' => once(&mut extensions.pax, parse_pax(&self.extension(size)?)?, "PAX header")?,
+                b'L' => once(&mut extensions.long_name, trimmed(self.extension(size)?)?, "long name")?,
+                b'K' => once(&mut extensions.long_link, trimmed(self.extension(size)?)?, "long link")?,
+                b'x' => once(&mut extensions.pax, pax::parse(&self.extension(size)?)?, "PAX header")?,
+                b'g' if !extensions.is_empty() => {
+                    return Err(Error::archive(
+                        "a global PAX header stands between an entry and its extension headers",
+                    ));
+                }
                 b'g' => {
-                    let global = parse_pax(&self.extension(size)?)?;
-                    if global.path.is_some() || global.link.is_some() || global.size.is_some() {
+                    let global = pax::parse(&self.extension(size)?)?;
+                    if global.path.is_some()
+                        || global.link.is_some()
+                        || global.size.is_some()
+                        || global.sparse.is_some()
+                    {
                         return Err(Error::archive("a global PAX header sets a path or a size"));
                     }
                 }
                 flag => {
-                    let entry = merge(&header, flag, size, extensions)?;
+                    let sparse = extensions.pax.as_mut().and_then(|pax| pax.sparse.take());
+                    let mut entry = merge(&header, flag, size, extensions)?;
                     self.data = entry.size;
                     self.padding = entry.size.next_multiple_of(BLOCK as u64) - entry.size;
                     self.entries += 1;
+                    match (flag, sparse) {
+                        (b'S', None) => self.old_sparse(&header, &mut entry)?,
+                        (b'S', Some(_)) => return Err(Error::entry(&entry.path, "it has two maps of its holes")),
+                        (_, Some(sparse)) => self.pax_sparse(sparse, &mut entry)?,
+                        (_, None) => {}
+                    }
                     return Ok(Some(entry));
                 }
             }
@@ -126,6 +145,66 @@ impl<R: BufRead> Archive<R> {
         }
         let length = buffer.len().min(usize::try_from(self.data).unwrap_or(usize::MAX));
         Ok(&buffer[..length])
+    }
+
+    /// GNU's old form of a file with holes: the map begins in the header and goes on in blocks behind it.
+    fn old_sparse(&mut self, header: &Header, entry: &mut Entry) -> Result<()> {
+        let refused = |why: &str| Error::entry(&entry.path, why);
+        let gnu = header.as_gnu().ok_or_else(|| refused("it has holes, in an archive that is not GNU's"))?;
+        let mut map = sparse::Map::new(&entry.path);
+        let mut more = gnu.isextended[0] != 0;
+        map.blocks(&gnu.sparse, more)?;
+        while more {
+            let mut block = tar::GnuExtSparseHeader::new();
+            self.reader.read_exact(block.as_mut_bytes()).map_err(stream)?;
+            more = block.isextended[0] != 0;
+            map.blocks(&block.sparse, more)?;
+        }
+        let size = number(&gnu.realsize, "size")?;
+        entry.regions = Some(map.finish(size, entry.size)?);
+        self.claim(entry, size)
+    }
+
+    /// The three forms that GNU's tar gives a file with holes in a PAX archive.
+    fn pax_sparse(&mut self, told: sparse::Told, entry: &mut Entry) -> Result<()> {
+        if entry.kind != Kind::File {
+            return Err(Error::entry(&entry.path, "it has holes, and is not a file"));
+        }
+        let path = std::mem::take(&mut entry.path);
+        entry.path = told.name().map_or(path, <[u8]>::to_vec);
+        check_name(&entry.path, &entry.path, "path")?;
+        let size = told.size(&entry.path)?;
+        let mut map = sparse::Map::new(&entry.path);
+        if told.map_is_data(&entry.path)? {
+            self.leading_map(&mut map)?;
+        } else {
+            told.fill(&mut map)?;
+        }
+        entry.regions = Some(map.finish(size, self.data)?);
+        self.claim(entry, size)
+    }
+
+    /// The map that stands before the data, as decimal lines, filled up to a block.
+    fn leading_map(&mut self, map: &mut sparse::Map<'_>) -> Result<()> {
+        while !map.is_read() {
+            let mut block = [0; BLOCK];
+            if self.data < BLOCK as u64 {
+                return Err(map.wrong("its map of holes is cut short"));
+            }
+            self.reader.read_exact(&mut block).map_err(stream)?;
+            self.data -= BLOCK as u64;
+            map.text(&block)?;
+        }
+        Ok(())
+    }
+
+    /// Holes cost nothing to send: what all files with holes claim together has the bound of a layer.
+    fn claim(&mut self, entry: &mut Entry, size: u64) -> Result<()> {
+        let left = self.claims.checked_sub(size);
+        self.claims =
+            left.ok_or_else(|| Error::entry(&entry.path, "with its holes the layer is larger than 64 GiB"))?;
+        entry.size = size;
+        Ok(())
     }
 
     /// Marks `length` bytes of the last chunk as used.
@@ -184,6 +263,7 @@ impl<R: BufRead> Archive<R> {
                 count => format!("the header after entry {count} has a wrong checksum"),
             }));
         }
+        check_format(bytes)?;
         Ok(Some(header))
     }
 
@@ -232,6 +312,19 @@ fn once<T>(slot: &mut Option<T>, value: T, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// What stands behind the link's target means a prefix of the name in POSIX' format, times and holes in GNU's, and nothing in
+/// the oldest one; readers differ in how they tell one from the other. Where it could matter the header is refused.
+fn check_format(header: &[u8]) -> Result<()> {
+    let is_empty = |from: usize, to: usize| header[from..to].iter().all(|byte| *byte == 0);
+    let clear = match &header[257..265] {
+        // The format of `star` has times at the prefix's end, and says so at the header's.
+        b"ustar\x0000" => &header[508..512] != b"tar\0" || header[475] == 0,
+        b"ustar  \0" if header[156] == b'S' => is_empty(345, 386),
+        _ => is_empty(345, 500),
+    };
+    if clear { Ok(()) } else { Err(Error::archive("a header is of no format that all readers understand alike")) }
+}
+
 fn merge(header: &Header, flag: u8, size: u64, extensions: Extensions) -> Result<Entry> {
     let old = header.as_old();
     let pax = extensions.pax.unwrap_or_default();
@@ -241,14 +334,15 @@ fn merge(header: &Header, flag: u8, size: u64, extensions: Extensions) -> Result
     let kind = match flag {
         // An old archive marks a folder by the slash at its end only.
         0 if path.ends_with(b"/") => Kind::Folder,
-        0 | b'0' | b'7' => Kind::File,
+        // Some readers make a folder of it, some a file.
+        b'0' | b'7' | b'S' if path.ends_with(b"/") => return Err(refused("a file whose name ends with a slash")),
+        0 | b'0' | b'7' | b'S' => Kind::File,
         b'1' => Kind::Link,
         b'2' => Kind::Symlink,
         b'3' => Kind::Char,
         b'4' => Kind::Block,
         b'5' => Kind::Folder,
         b'6' => Kind::Fifo,
-        b'S' => return Err(refused("sparse entries are not supported")),
         other => return Err(refused(&format!("entries of the type {:?} are not supported", char::from(other)))),
     };
     let size = pax.size.unwrap_or(size);
@@ -258,13 +352,10 @@ fn merge(header: &Header, flag: u8, size: u64, extensions: Extensions) -> Result
     if kind != Kind::File && size != 0 {
         return Err(refused("it has data, and is not a file"));
     }
-    for (what, value) in [("path", &path), ("link target", &link)] {
-        if value.len() >= PATH_MAX {
-            return Err(refused(&format!("its {what} is longer than {PATH_MAX} bytes")));
-        }
-        if value.contains(&0) {
-            return Err(refused(&format!("its {what} has a NUL")));
-        }
+    check_name(&path, &path, "path")?;
+    check_name(&path, &link, "link target")?;
+    if matches!(kind, Kind::Link | Kind::Symlink) && link.is_empty() {
+        return Err(refused("a link without a target"));
     }
     let device = match (kind, header.as_ustar(), header.as_gnu()) {
         (Kind::Char | Kind::Block, Some(ustar), _) => device(&path, &ustar.dev_major, &ustar.dev_minor)?,
@@ -286,10 +377,21 @@ fn merge(header: &Header, flag: u8, size: u64, extensions: Extensions) -> Result
         mtime,
         device,
         size,
+        regions: None,
         xattrs: pax.xattrs,
         path,
         link,
     })
+}
+
+fn check_name(path: &[u8], name: &[u8], what: &str) -> Result<()> {
+    if name.len() >= PATH_MAX {
+        return Err(Error::entry(path, format!("its {what} is longer than {PATH_MAX} bytes")));
+    }
+    if name.contains(&0) {
+        return Err(Error::entry(path, format!("its {what} has a NUL")));
+    }
+    Ok(())
 }
 
 /// GNU's long name or PAX's; both together would mean different things to different readers.
@@ -322,113 +424,44 @@ fn until_nul(field: &[u8]) -> &[u8] {
     &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
 }
 
-fn trimmed(mut name: Vec<u8>) -> Vec<u8> {
+/// A long name ends at a NUL. An empty one means the header's name to some readers, and no name to others.
+fn trimmed(mut name: Vec<u8>) -> Result<Vec<u8>> {
     name.truncate(until_nul(&name).len());
-    name
+    if name.is_empty() { Err(Error::archive("a long name is empty")) } else { Ok(name) }
 }
 
-fn number(field: &[u8], what: &str) -> Result<u64> {
+pub(crate) fn number(field: &[u8], what: &str) -> Result<u64> {
     u64::try_from(signed(field, what)?).map_err(|_| Error::archive(format!("a header has a negative {what}")))
 }
 
-/// An octal field, or GNU's base 256 with the highest bit set.
+/// An octal field, or GNU's base 256 with the highest bit set. Only what every reader takes for the same number: octal
+/// digits with spaces around them, up to the first NUL.
 fn signed(field: &[u8], what: &str) -> Result<i64> {
     let bad = || Error::archive(format!("a header has a malformed {what}"));
-    if field[0] & 0x80 != 0 {
-        let negative = field[0] & 0x40 != 0;
-        let fill = if negative { 0xff } else { 0 };
-        let first = if negative { field[0] } else { field[0] & 0x7f };
-        let mut value: i128 = if negative { -1 } else { 0 };
-        for (n, byte) in field.iter().enumerate() {
-            let byte = if n == 0 { first } else { *byte };
-            if n + 8 < field.len() && byte != fill {
+    if let Some(fill) = match field[0] {
+        0x80 => Some(0),
+        0xff => Some(0xff),
+        _ => None,
+    } {
+        let mut value: i128 = if fill == 0 { 0 } else { -1 };
+        for (n, byte) in field.iter().enumerate().skip(1) {
+            if n + 8 < field.len() && *byte != fill {
                 return Err(bad());
             }
-            value = (value << 8) | i128::from(byte);
+            value = (value << 8) | i128::from(*byte);
         }
         return i64::try_from(value).map_err(|_| bad());
     }
-    let text = field.trim_ascii_start();
-    let end = text.iter().position(|byte| matches!(byte, 0 | b' ')).unwrap_or(text.len());
-    text[..end].iter().try_fold(0i64, |value, byte| match byte {
+    let text = until_nul(field);
+    if text.is_empty() && field.iter().any(|byte| !matches!(byte, 0 | b' ')) {
+        return Err(bad());
+    }
+    text.trim_ascii().iter().try_fold(0i64, |value, byte| match byte {
         b'0'..=b'7' => {
             value.checked_mul(8).and_then(|value| value.checked_add(i64::from(byte - b'0'))).ok_or_else(bad)
         }
         _ => Err(bad()),
     })
-}
-
-/// The records of a PAX header: `<length> <key>=<value>\n`, the length counting all of it.
-fn parse_pax(mut data: &[u8]) -> Result<Pax> {
-    let bad = || Error::archive("a PAX header is malformed");
-    let mut pax = Pax::default();
-    while !data.is_empty() {
-        let space = data.iter().take(20).position(|byte| *byte == b' ').ok_or_else(bad)?;
-        let length = decimal(&data[..space]).and_then(|length| usize::try_from(length).ok()).ok_or_else(bad)?;
-        if length <= space + 1 || length > data.len() || data[length - 1] != b'\n' {
-            return Err(bad());
-        }
-        let record = &data[space + 1..length - 1];
-        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
-        record_pax(&mut pax, &record[..equals], &record[equals + 1..])?;
-        data = &data[length..];
-    }
-    Ok(pax)
-}
-
-fn record_pax(pax: &mut Pax, key: &[u8], value: &[u8]) -> Result<()> {
-    let bad = || Error::archive(format!("the PAX record {:?} is malformed", String::from_utf8_lossy(key)));
-    if key.is_empty() || key.contains(&0) {
-        return Err(bad());
-    }
-    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-        if name.is_empty() || pax.xattrs.iter().any(|(known, _)| known == name) {
-            return Err(bad());
-        }
-        pax.xattrs.push((name.to_vec(), value.to_vec()));
-        return Ok(());
-    }
-    if key.starts_with(b"GNU.sparse.") {
-        return Err(Error::archive("sparse entries are not supported"));
-    }
-    let fresh = match key {
-        b"path" => pax.path.replace(value.to_vec()).is_none() && !value.is_empty(),
-        b"linkpath" => pax.link.replace(value.to_vec()).is_none() && !value.is_empty(),
-        b"size" => pax.size.replace(decimal(value).ok_or_else(bad)?).is_none(),
-        b"uid" => pax.uid.replace(decimal(value).ok_or_else(bad)?).is_none(),
-        b"gid" => pax.gid.replace(decimal(value).ok_or_else(bad)?).is_none(),
-        b"mtime" => pax.mtime.replace(time(value).ok_or_else(bad)?).is_none(),
-        // Everything else (atime, uname, comment, …) says nothing about what is made.
-        _ => true,
-    };
-    if fresh { Ok(()) } else { Err(bad()) }
-}
-
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Seconds with an optional fraction, possibly before the epoch.
-fn time(text: &[u8]) -> Option<(i64, u32)> {
-    let (negative, text) = match text.strip_prefix(b"-") {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let mut parts = text.splitn(2, |byte| *byte == b'.');
-    let seconds = i64::try_from(decimal(parts.next()?)?).ok()?;
-    let fraction = parts.next().unwrap_or_default();
-    if !fraction.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let nanos = (0..9).fold(0u32, |nanos, n| nanos * 10 + fraction.get(n).map_or(0, |digit| u32::from(digit - b'0')));
-    match (negative, nanos) {
-        (false, _) => Some((seconds, nanos)),
-        (true, 0) => Some((-seconds, 0)),
-        (true, _) => Some((-seconds - 1, 1_000_000_000 - nanos)),
-    }
 }
 
 #[cfg(test)]

@@ -112,6 +112,114 @@ fn c2_absolute_links_inside_an_image_are_followed_inside() {
     );
 }
 
+/// A header of GNU's old format for a file with holes: regions, the file's length, whether more regions follow.
+fn holes(regions: &[(u64, u64)], size: u64, more: bool, data: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..3].copy_from_slice(b"bad");
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_size(data);
+    let gnu = header.as_gnu_mut().expect("GNU's format");
+    for (slot, (at, length)) in gnu.sparse.iter_mut().zip(regions) {
+        slot.offset.copy_from_slice(format!("{at:011o}\0").as_bytes());
+        slot.numbytes.copy_from_slice(format!("{length:011o}\0").as_bytes());
+    }
+    gnu.realsize[0] = 0x80;
+    gnu.realsize[4..].copy_from_slice(&size.to_be_bytes());
+    gnu.isextended[0] = u8::from(more);
+    header.set_cksum();
+    header
+}
+
+/// C5, CVE-2025-58183. Fails without `REGIONS_MAX`, without the sum of a layer's claims and without the check of the regions
+/// against each other. That memory stays bounded is held for the whole program, in the integration tests.
+#[test]
+fn c5_maps_of_holes_are_bounded_and_make_sense() {
+    let pax = |records: &[(&str, &str)], data: &str| Tar::default().pax(records).file("bad", data);
+    let form_1 = |size: &str, map: &str| {
+        let data = format!("{map:\0<512}data");
+        pax(
+            &[
+                ("GNU.sparse.major", "1"),
+                ("GNU.sparse.minor", "0"),
+                ("GNU.sparse.name", "bad"),
+                ("GNU.sparse.realsize", size),
+            ],
+            &data,
+        )
+    };
+    let old = |regions: &[(u64, u64)], size| Tar::default().raw(&holes(regions, size, false, 4), b"data");
+    let mut endless = Tar::default().raw(&holes(&[(0, 1); 4], 1 << 30, true, 1 << 30), b"");
+    let mut block = vec![0u8; 512];
+    for slot in block.chunks_exact_mut(24).take(21) {
+        slot[..12].copy_from_slice(b"00000000001\0");
+        slot[12..].copy_from_slice(b"00000000001\0");
+    }
+    block[504] = 1;
+    // The beginning of 10^8 regions.
+    endless.0.extend(std::iter::repeat_n(block, 5000).flatten());
+    for (what, tar, why) in [
+        ("regions without an end", endless, "too many holes"),
+        ("10^8 regions said", form_1("4", "100000000\n0\n4\n"), "too many holes"),
+        ("a map that is no number", form_1("4", "1\nx\n4\n"), "malformed"),
+        ("a map of endless digits", form_1("4", &"1".repeat(100)), "malformed"),
+        ("a map without an end", form_1("4", "9\n0\n4\n"), "malformed"),
+        ("8 EiB", old(&[(0, 4)], 1 << 63), "malformed size"),
+        ("8 EiB less one", old(&[(0, 4)], (1 << 63) - 1), "larger than"),
+        ("more than a layer may have", old(&[(0, 4)], (64 << 30) + 1), "larger than"),
+        (
+            "two files that claim it together",
+            Tar([old(&[(0, 4)], 40 << 30).0, old(&[(0, 4)], 40 << 30).0].concat()),
+            "larger than",
+        ),
+        ("regions that overlap", old(&[(0, 2), (1, 2)], 8), "overlap"),
+        ("regions out of order", old(&[(4, 2), (0, 2)], 8), "overlap"),
+        ("a region outside", old(&[(6, 4)], 8), "outside"),
+        ("fewer bytes than data", old(&[(0, 2)], 8), "2 bytes"),
+        ("more bytes than data", old(&[(0, 8)], 8), "8 bytes"),
+        (
+            "a folder with holes",
+            Tar::default().pax(&[("GNU.sparse.size", "4"), ("GNU.sparse.map", "0,4")]).folder("bad"),
+            "not a file",
+        ),
+        ("half a region", pax(&[("GNU.sparse.size", "4"), ("GNU.sparse.map", "0,4,8")], "data"), "cut short"),
+        (
+            "another number of regions",
+            pax(&[("GNU.sparse.size", "4"), ("GNU.sparse.numblocks", "2"), ("GNU.sparse.map", "0,4")], "data"),
+            "cut short",
+        ),
+        (
+            "two maps",
+            pax(
+                &[
+                    ("GNU.sparse.size", "4"),
+                    ("GNU.sparse.map", "0,4"),
+                    ("GNU.sparse.offset", "0"),
+                    ("GNU.sparse.numbytes", "4"),
+                ],
+                "data",
+            ),
+            "two maps",
+        ),
+        (
+            "two lengths",
+            pax(&[("GNU.sparse.size", "4"), ("GNU.sparse.realsize", "8"), ("GNU.sparse.map", "0,4")], "data"),
+            "not one length",
+        ),
+        (
+            "form 2.0",
+            pax(&[("GNU.sparse.major", "2"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "4")], "data"),
+            "not supported",
+        ),
+    ] {
+        let said = Place::new().refused(tar, what);
+        assert!(said.contains(why), "{what}: {said}");
+    }
+    // What is sparse and honest is taken.
+    for tar in [old(&[(0, 4)], 1 << 40 >> 6), form_1("4096", "1\n4000\n4\n")] {
+        Place::new().receive(&[tar.end()], "an honest one").expect("an image");
+    }
+}
+
 /// C6, containerd's out-of-range numbers. Fails with the ranges of `archive::device` and `archive::id` taken away.
 #[test]
 fn c6_numbers_out_of_range_are_refused_before_anything_is_made() {

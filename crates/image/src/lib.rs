@@ -18,11 +18,13 @@ mod download;
 mod error;
 mod export;
 mod layer;
+mod pax;
 mod pipe;
 mod platform;
 mod receive;
 mod reference;
 mod rootfs;
+mod sparse;
 mod store;
 mod stream;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::reference::{Digest, hex};
 /// One read, one write and one hash each work on this much.
 const BUFFER: usize = 1 << 20;
 /// The most that one layer may unpack to, against archives that are small only when compressed.
-const PLAIN_MAX: u64 = 64 << 30;
+pub(crate) const PLAIN_MAX: u64 = 64 << 30;
 /// zstd's window, 128 MiB: what its own command line allows without being asked.
 const WINDOW_LOG_MAX: u32 = 27;
 
