@@ -63,7 +63,7 @@ fn number(text: &str) -> Option<std::result::Result<u32, ()>> {
 fn lookup(passwd: &str, group: &str, text: &str) -> Result<User> {
     let wrong = |why: String| Error::usage(format!("--user {text:?}: {why}"));
     let (name, group_name) = match text.split_once(':') {
-        Some((name, group)) => (name, Some(group)),
+        Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),
         None => (text, None),
     };
     let name = if name.is_empty() { "0" } else { name };
@@ -126,6 +126,8 @@ mod tests {
         assert_eq!(lookup(PASSWD, GROUP, "4000").unwrap(), User { uid: 4000, home: "/".into(), ..User::default() });
         assert_eq!(lookup(PASSWD, GROUP, "web:audio").unwrap().gid, 29);
         assert_eq!(lookup(PASSWD, GROUP, "").unwrap().home, "/root");
+        assert_eq!(lookup(PASSWD, GROUP, "web:").unwrap(), web, "no group is the user's own ones");
+        assert_eq!(lookup(PASSWD, GROUP, ":audio").unwrap().gid, 29);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Source: runtime-spec, "Linux mount options"; `mount(8)`, `mount_setattr(2)`.
 
 use std::ffi::CString;
+use std::fmt;
 
 use hull_sys::mount::{MountAttr, MountAttrFlags, MountPropagationFlags};
 
@@ -112,6 +113,36 @@ const WORDS: [(&str, u64, u64); 18] = [
     ("nosymfollow", NOSYMFOLLOW, 0),
     ("symfollow", 0, NOSYMFOLLOW),
 ];
+
+/// The words for what is set and what is cleared.
+fn words(set: u64, clear: u64) -> impl Iterator<Item = &'static str> {
+    let says = move |(word, sets, clears): &&(&str, u64, u64)| match (*sets, *clears) {
+        (0, 0) => false,
+        // The usual one of the names for this.
+        (0, ATIME) => *word == "relatime" && clear & ATIME == ATIME && set & ATIME == 0,
+        (0, clears) => clear & clears != 0,
+        (sets, _) => set & sets != 0,
+    };
+    WORDS.iter().filter(says).map(|(word, ..)| *word)
+}
+
+impl fmt::Display for Options {
+    /// As mount(8) writes them, between commas; those that a bind cannot take are told apart.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all: Vec<String> = words(self.set, self.clear).map(str::to_owned).collect();
+        all.extend(words(self.recursive_set, self.recursive_clear).map(|word| format!("r{word}")));
+        let kind = |(kind, all): &(u64, bool)| format!("{}{}", if *all { "r" } else { "" }, propagation_word(*kind));
+        all.extend(self.propagation.iter().map(kind));
+        all.extend(self.idmap.map(|all| if all { "ridmap" } else { "idmap" }.to_owned()));
+        all.extend(self.copy_up.then(|| "tmpcopyup".to_owned()));
+        all.extend(self.data.iter().map(|(key, value)| match value {
+            Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
+            None => key.to_string_lossy().into_owned(),
+        }));
+        f.write_str(&all.join(","))?;
+        self.idle.iter().try_for_each(|key| write!(f, " ({key} without effect)"))
+    }
+}
 
 fn attribute(sorted: &mut Options, option: &str) -> bool {
     let find = |word: &str| WORDS.iter().find(|known| known.0 == word);

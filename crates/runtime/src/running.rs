@@ -1,8 +1,9 @@
 //! How the kernel runs the command: what it may use, and when it gets its turn. The command inherits all of it.
 
-use hull_sys::{process, sched};
+use hull_sys::{Errno, process, sched};
+use rustix::process::Resource;
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::plan::{Process, Running};
 
 /// What runc gives a process whose specification says nothing.
@@ -11,7 +12,14 @@ const DEFAULT_UMASK: u32 = 0o022;
 /// Resource limits and the file mode creation mask.
 pub(crate) fn limit(plan: &Process) -> Result<()> {
     for (resource, soft, hard) in &plan.rlimits {
-        process::setrlimit(*resource, *soft, *hard).doing(|| format!("set the limit {resource:?}"))?;
+        let doing = || format!("set the limit {}", process::LimitName(*resource));
+        process::setrlimit(*resource, *soft, *hard).map_err(|cause| match cause.errno() {
+            Errno::PERM if *resource == Resource::Nofile => {
+                Error::setup(doing(), cause).hint("it can be at most fs.nr_open, which `sysctl fs.nr_open` tells")
+            }
+            Errno::PERM => Error::setup(doing(), cause).hint("to raise a hard limit takes CAP_SYS_RESOURCE"),
+            _ => Error::setup(doing(), cause),
+        })?;
     }
     process::umask(plan.umask.unwrap_or(DEFAULT_UMASK));
     Ok(())

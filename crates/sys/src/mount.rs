@@ -129,16 +129,16 @@ impl fmt::Display for MountAttr {
 /// `mount_setattr(2)` on the mount at `path`, or with `AT_EMPTY_PATH` on `dir` itself; `AT_RECURSIVE` for all below.
 pub fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, recursive: bool, attr: MountAttr) -> Result<()> {
     const AT_RECURSIVE: i32 = 0x8000;
-    let mut flags = 0;
-    let mut text = String::from("0");
-    if path.is_empty() {
-        flags |= libc::AT_EMPTY_PATH;
-        text = String::from("AT_EMPTY_PATH");
+    let (mut flags, mut names) = (0, Vec::new());
+    for (given, flag, name) in
+        [(path.is_empty(), libc::AT_EMPTY_PATH, "AT_EMPTY_PATH"), (recursive, AT_RECURSIVE, "AT_RECURSIVE")]
+    {
+        if given {
+            flags |= flag;
+            names.push(name);
+        }
     }
-    if recursive {
-        flags |= AT_RECURSIVE;
-        text.push_str(" | AT_RECURSIVE");
-    }
+    let text = if names.is_empty() { "0".to_owned() } else { names.join("|") };
     let args =
         [Arg::fd(&dir), Arg::cstr(path), Arg::Text(&text), Arg::Show(&attr), Arg::Int(size_of::<MountAttr>() as i64)];
     call("mount_setattr", &args, || {

@@ -136,13 +136,14 @@ pub fn reap_any() -> Result<Option<(i32, Ended)>> {
 /// `prlimit(2)` on this process. `None` is `RLIM_INFINITY`.
 pub fn setrlimit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<()> {
     let limit = Rlimit { current: soft, maximum: hard };
-    let args = [Arg::Int(0), Arg::Show(&OfKind(resource)), Arg::Show(&Limits(soft, hard)), Arg::Text("NULL")];
+    let args = [Arg::Int(0), Arg::Show(&LimitName(resource)), Arg::Show(&Limits(soft, hard)), Arg::Text("NULL")];
     call("prlimit64", &args, || rustix::process::setrlimit(resource, limit))
 }
 
-struct OfKind(Resource);
+/// A resource as the kernel calls it: `RLIMIT_NOFILE`.
+pub struct LimitName(pub Resource);
 
-impl fmt::Display for OfKind {
+impl fmt::Display for LimitName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RLIMIT_{}", format!("{:?}", self.0).to_uppercase())
     }

@@ -3,9 +3,11 @@
 use std::ffi::CString;
 use std::fmt;
 
+use hull_sys::process::LimitName;
+
 use super::{Plan, What, word};
 use crate::caps;
-use crate::options::{Options, propagation_word};
+use crate::options::propagation_word;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,7 +37,8 @@ impl fmt::Display for Plan {
                 What::Cgroup => "cgroup".to_owned(),
                 What::Remount { .. } => "remount".to_owned(),
             };
-            writeln!(f, "mount       {} ({what}){}", mount.destination.display(), mount.options)?;
+            let line = format!("mount       {} ({what}) {}", mount.destination.display(), mount.options);
+            writeln!(f, "{}", line.trim_end())?;
         }
         for device in &self.devices {
             writeln!(f, "device      {device}")?;
@@ -56,7 +59,8 @@ impl fmt::Display for Plan {
             writeln!(f, "sysctl      {} = {}", show(&sysctl.name), sysctl.value)?;
         }
         for (resource, soft, hard) in &self.process.rlimits {
-            writeln!(f, "rlimit      {resource:?} soft {soft:?} hard {hard:?}")?;
+            let shown = |limit: &Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+            writeln!(f, "rlimit      {} {} (at most {})", LimitName(*resource), shown(soft), shown(hard))?;
         }
         writeln!(f, "user        {}:{} groups {:?}", self.process.uid, self.process.gid, self.process.groups)?;
         let sets = [
@@ -79,39 +83,5 @@ impl fmt::Display for Plan {
         writeln!(f, "cwd         {}", self.process.cwd.display())?;
         let argv: Vec<_> = self.process.argv.iter().map(show).collect();
         writeln!(f, "exec        {argv:?}")
-    }
-}
-
-impl fmt::Display for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use hull_sys::mount::MountAttrFlags;
-        let sets = [
-            ("", self.set),
-            ("without ", self.clear),
-            ("all below ", self.recursive_set),
-            ("all below without ", self.recursive_clear),
-        ];
-        for (how, bits) in sets.iter().filter(|(_, bits)| *bits != 0) {
-            write!(f, " {how}{:?}", MountAttrFlags::from_bits_retain(*bits as u32))?;
-        }
-        for (kind, recursive) in &self.propagation {
-            let r = if *recursive { "r" } else { "" };
-            write!(f, " {r}{}", propagation_word(*kind))?;
-        }
-        for (given, word) in [(self.idmap.is_some(), "idmap"), (self.copy_up, "tmpcopyup")] {
-            if given {
-                write!(f, " {word}")?;
-            }
-        }
-        for key in &self.idle {
-            write!(f, " ({key} without effect)")?;
-        }
-        for (key, value) in &self.data {
-            write!(f, " {}", key.to_string_lossy())?;
-            if let Some(value) = value {
-                write!(f, "={}", value.to_string_lossy())?;
-            }
-        }
-        Ok(())
     }
 }
