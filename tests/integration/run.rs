@@ -29,6 +29,52 @@ fn the_environment_is_the_defaults_and_what_was_given() {
 }
 
 #[test]
+fn variables_come_from_files_and_nearer_words_win() {
+    let corner = Corner::new();
+    let file = corner.path().join("variables");
+    std::fs::write(&file, "# not this\n\nA=1\n  B= 2 \nFROM_HOST\nD=\"q\"\r\n").unwrap();
+    let path = file.to_string_lossy().into_owned();
+    let mut command = corner.run_command(&["--env-file", &path, "-e", "A=3"], &["env"]);
+    let out = String::from_utf8(command.env("FROM_HOST", "yes").output().unwrap().stdout).unwrap();
+    for line in ["A=3", "B= 2 ", "FROM_HOST=yes", "D=\"q\""] {
+        assert!(out.lines().any(|known| known == line), "{line}: {out}");
+    }
+    std::fs::write(&file, "A B=1\n").unwrap();
+    let said = corner.run(&["--env-file", &path], &["env"]);
+    assert!(said.code == 125 && said.err.contains("\"A B\"") && said.err.contains(&path), "{said:?}");
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    let said = hull_tests::Said::from(corner.run_command(&["-e", "ODD"], &["env"]).env("ODD", odd).output().unwrap());
+    assert!(said.code == 125 && said.err.contains("ODD"), "never silently without it: {said:?}");
+}
+
+#[test]
+fn a_mount_can_be_written_in_each_of_dockers_ways() {
+    let corner = Corner::new();
+    let shared = corner.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(shared.join("file"), "here\n").unwrap();
+    let path = shared.to_string_lossy();
+    for (flag, value, writable) in [
+        ("-v", format!("{path}:/d"), true),
+        ("-v", format!("{path}:/d:rw"), true),
+        ("-v", "./shared:/d:ro".to_owned(), false),
+        ("--mount", format!("type=bind,source={path},target=/d"), true),
+        ("--mount", format!("type=bind,src={path},dst=/d,ro"), false),
+        ("--mount", format!("type=bind,source={path},destination=/d,readonly=true"), false),
+    ] {
+        let mut command =
+            corner.run_command(&[flag, &value], &["sh", "-c", "cat /d/file; touch /d/new && echo written"]);
+        let said = hull_tests::Said::from(command.current_dir(corner.path()).output().unwrap());
+        let expected = if writable { "here\nwritten\n" } else { "here\n" };
+        assert_eq!(said.out, expected, "{flag} {value}: {said:?}");
+    }
+    let said =
+        corner.shell(&["--mount", "type=tmpfs,target=/d,tmpfs-size=1m,tmpfs-mode=1770"], "grep ' /d ' /proc/mounts");
+    assert!(said.out.contains("size=1024k,mode=1770") && said.out.contains("noexec"), "{said:?}");
+}
+
+#[test]
 fn standard_input_is_null_unless_asked_for() {
     let corner = Corner::new();
     for (flags, expected) in [(&[][..], ""), (&["-i"][..], "hello\n")] {
@@ -47,14 +93,20 @@ fn the_user_is_looked_up_in_the_root_and_has_no_capability() {
     std::fs::write(corner.rootfs().join("etc/passwd"), "web:x:1000:1001::/srv:/bin/sh\n1000:x:0:0::/:/bin/sh\n")
         .unwrap();
     std::fs::write(corner.rootfs().join("etc/group"), "web:x:1001:\naudio:x:29:web\n").unwrap();
-    for (user, expected) in
-        [("web", "1000 1001"), ("1000", "1000 1001"), ("web:audio", "1000 29"), ("4000", "4000 0")]
-    {
+    for (user, expected) in [
+        ("web", "1000 1001"),
+        ("1000", "1000 1001"),
+        ("web:", "1000 1001"),
+        ("web:audio", "1000 29"),
+        ("4000", "4000 0"),
+        ("4000:29", "4000 29"),
+        (":29", "0 29"),
+    ] {
         let said = corner
             .shell(&["--user", user], "echo $(id -u) $(id -g); grep -E 'Cap(Eff|Prm|Inh|Amb)' /proc/self/status");
         let mut lines = said.out.lines();
         assert_eq!(lines.next(), Some(expected), "{user}: {}", said.err);
-        assert!(lines.all(|line| line.ends_with("0000000000000000")), "{}", said.out);
+        assert!(expected.starts_with("0 ") || lines.all(|line| line.ends_with("0000000000000000")), "{}", said.out);
     }
 }
 
@@ -120,6 +172,8 @@ fn the_folders_of_state_are_made_for_root_alone() {
 fn help_is_an_answer_and_a_wrong_flag_a_mistake() {
     let corner = Corner::new();
     let hull = |arguments: &[&str]| hull_tests::Said::from(corner.hull().args(arguments).output().unwrap());
+    let version = hull(&["version"]).out;
+    assert!(version.starts_with("hull ") && hull(&["--version"]).out == version, "{version}");
     for asked in [&["--help"][..], &["run", "--help"], &["build", "--help"]] {
         let said = hull(asked);
         assert!(said.code == 0 && said.out.contains("Usage:") && said.err.is_empty(), "{asked:?}: {said:?}");

@@ -53,11 +53,18 @@ pub fn check(engine: &Engine) -> Result<Vec<Finding>> {
             findings.insert(Finding::State(id));
         }
     }
-    let forgotten = leftovers(&Host::detect()?).into_iter().filter(|path| is_abandoned(path) && !is_new(path));
+    let forgotten = leftovers(&Host::detect()?).into_iter();
+    let forgotten = forgotten.filter(|path| has_containers_name(path) && is_abandoned(path) && !is_new(path));
     findings.extend(forgotten.map(Finding::Cgroup));
     findings.extend(container::half_made(engine)?.into_iter().map(Finding::HalfMade));
     findings.extend(names::abandoned(engine)?.into_iter().map(Finding::Name));
     Ok(findings.into_iter().collect())
+}
+
+/// Not what somebody else calls `hull-something`.
+fn has_containers_name(group: &Path) -> bool {
+    let name = group.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("hull-"));
+    name.is_some_and(|id| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn is_new(group: &Path) -> bool {
@@ -75,5 +82,19 @@ pub fn repair(engine: &Engine, finding: &Finding) -> Result<()> {
         Finding::State(id) => container::clear(engine, id),
         Finding::HalfMade(id) => container::discard(engine, id),
         Finding::Name(name) => names::release_abandoned(engine, name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_only_sounds_like_a_containers_is_somebody_elses() {
+        let id = "0123456789abcdef".repeat(4);
+        assert!(has_containers_name(Path::new(&format!("/sys/fs/cgroup/pids/hull-{id}"))));
+        for name in ["hull-", "hull-test", &format!("hull-{}", &id[1..]), &format!("hull-{}g", &id[1..]), &id] {
+            assert!(!has_containers_name(&Path::new("/sys/fs/cgroup").join(name)), "{name}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::verify::VerifyArgs;
 
 /// Runs and explains Linux containers: processes with a restricted view, another root and limits.
 #[derive(Parser)]
-#[command(name = "hull", disable_help_subcommand = true, disable_version_flag = true)]
+#[command(name = "hull", version, disable_help_subcommand = true, disable_version_flag = true)]
 pub struct Cli {
     /// Folder of the images
     #[arg(long, global = true, value_name = "DIR", env = "HULL_ROOT", default_value = "/var/lib/hull")]
@@ -25,6 +25,9 @@ pub struct Cli {
     /// Folder of what a reboot ends
     #[arg(long, global = true, value_name = "DIR", env = "HULL_RUNROOT", default_value = "/run/hull")]
     pub runroot: PathBuf,
+    /// Print the version
+    #[arg(long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -257,13 +260,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
     /// Most memory
-    #[arg(short, long, value_name = "SIZE")]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true)]
     memory: Option<String>,
     /// Most memory and swap together; -1 for no limit
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     memory_swap: Option<String>,
     /// Processors' time
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     cpus: Option<String>,
     /// Processors that may be used
     #[arg(long, value_name = "LIST")]
@@ -470,24 +473,36 @@ fn security(options: &mut RunOptions, option: &str) -> Result<(), Report> {
 /// `--env-file` first, then `--env`, so that the nearer word wins. A bare name takes the caller's value, if any.
 fn environment(entries: &[String], files: &[PathBuf]) -> Result<Vec<String>, Report> {
     let mut all = Vec::new();
-    let mut add = |entry: &str| -> Result<(), Report> {
-        if entry.starts_with('=') || entry.is_empty() {
-            return Err(Report::usage(format!("--env {entry:?}: it has no name"), None));
-        }
-        match (entry.contains('='), std::env::var(entry)) {
-            (true, _) => all.push(entry.to_owned()),
-            (false, Ok(value)) => all.push(format!("{entry}={value}")),
-            (false, Err(_)) => {}
-        }
-        Ok(())
-    };
-    for file in files {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Report::usage(format!("cannot read {}: {error}", file.display()), None))?;
+    for path in files {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Report::usage(format!("cannot read {}: {error}", path.display()), None))?;
         for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            add(line)?;
+            let name = line.split('=').next().unwrap_or(line);
+            if name.contains(char::is_whitespace) {
+                let message = format!("--env-file {}: the name {name:?} has a blank in it", path.display());
+                return Err(Report::usage(message, None));
+            }
+            all.extend(variable(line)?);
         }
     }
-    entries.iter().try_for_each(|entry| add(entry))?;
+    for entry in entries {
+        all.extend(variable(entry)?);
+    }
     Ok(all)
+}
+
+/// `NAME=VALUE`; of a bare `NAME` the caller's value, none if there is none.
+fn variable(entry: &str) -> Result<Option<String>, Report> {
+    let wrong = |why| Report::usage(format!("--env {entry:?}: {why}"), None);
+    if entry.starts_with('=') || entry.is_empty() {
+        return Err(wrong("it has no name"));
+    }
+    if entry.contains('=') {
+        return Ok(Some(entry.to_owned()));
+    }
+    match std::env::var(entry) {
+        Ok(value) => Ok(Some(format!("{entry}={value}"))),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(wrong("the caller's value is not UTF-8 text")),
+    }
 }

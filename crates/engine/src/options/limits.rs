@@ -51,7 +51,7 @@ impl Ulimit {
     }
 }
 
-/// `512m`, `1g`, `4096`: bytes with Docker's suffixes (powers of 1024).
+/// `512m`, `1.5g`, `4096`: bytes with Docker's suffixes (powers of 1024).
 pub fn bytes(flag: &str, text: &str) -> Result<i64> {
     let wrong = |why: &str| Error::usage(format!("{flag} {text:?}: {why}"));
     let lower = text.to_ascii_lowercase();
@@ -63,15 +63,37 @@ pub fn bytes(flag: &str, text: &str) -> Result<i64> {
         Some('t') => (&lower[..lower.len() - 1], 40),
         _ => (lower, 0),
     };
-    let number: u64 = digits.trim().parse().map_err(|_| wrong("it is a size such as 512m or 1g"))?;
-    let value = number.checked_mul(1 << shift).and_then(|value| i64::try_from(value).ok());
+    let digits = digits.trim();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let value = match digits.split_once('.') {
+        Some((whole, part)) if is_number(whole) && is_number(part) => {
+            // Exact for what anybody writes; the largest are caught by the range of i64.
+            digits
+                .parse::<f64>()
+                .ok()
+                .map(|number| number * f64::from(1u32 << 10).powi(shift / 10))
+                .filter(|value| *value < i64::MAX as f64)
+                .map(|value| value as i64)
+        }
+        None if is_number(digits) => {
+            let number = digits.parse::<u64>().ok();
+            number.and_then(|number| number.checked_mul(1 << shift)).and_then(|value| i64::try_from(value).ok())
+        }
+        _ => return Err(wrong("it is a size such as 512m or 1.5g")),
+    };
     value.ok_or_else(|| wrong("it is too large"))
 }
 
 /// `--memory`: Docker's minimum is 6 MiB, below which a process cannot even be started.
 pub fn memory(text: &str) -> Result<i64> {
+    let no_limit =
+        || Error::usage_hint(format!("--memory {text} is no limit"), "leave it out if there is to be none");
+    match text {
+        "-1" | "max" | "unlimited" => return Err(no_limit()),
+        _ => {}
+    }
     match bytes("--memory", text)? {
-        0 => Err(Error::usage_hint("--memory 0 means nothing", "leave it out for no limit")),
+        0 => Err(no_limit()),
         value if value < 6 << 20 => Err(Error::usage(format!("--memory {text}: the minimum is 6m"))),
         value => Ok(value),
     }
@@ -93,13 +115,28 @@ mod tests {
 
     #[test]
     fn sizes_have_dockers_suffixes() {
-        for (text, value) in [("1", 1), ("4k", 4096), ("512M", 512 << 20), ("1gb", 1 << 30), ("2GiB", 2 << 30)] {
+        for (text, value) in [
+            ("1", 1),
+            ("4k", 4096),
+            ("512M", 512 << 20),
+            ("1gb", 1 << 30),
+            ("2GiB", 2 << 30),
+            ("1.5g", 3 << 29),
+            ("0.5m", 1 << 19),
+            ("10.7", 10),
+        ] {
             assert_eq!(bytes("-m", text).unwrap(), value, "{text}");
         }
-        for text in ["", "m", "-5m", "1x", "99999999999999999999g", "9999999t9"] {
+        for text in
+            ["", "m", "-5m", "+5m", "1x", "99999999999999999999g", "9999999t9", "1.", ".5", "1e3", "9999999999.5t"]
+        {
             assert!(bytes("-m", text).is_err(), "{text}");
         }
         assert!(memory("5m").unwrap_err().to_string().contains("minimum is 6m"));
+        for text in ["0", "-1", "unlimited"] {
+            let error = memory(text).unwrap_err();
+            assert!(error.to_string().contains("is no limit") && error.hint().is_some(), "{error}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Mounts that a user asks for: `--volume`, `--mount` and `--tmpfs`. Pure.
+//! Mounts that a user asks for: `--volume`, `--mount` and `--tmpfs`. Pure, but for what a relative path is relative to.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// `SOURCE:TARGET[:ro|rw]` with an absolute source, as `--volume` takes it.
+    /// `SOURCE:TARGET[:ro|rw]`, as `--volume` takes it; a source that begins with a dot is relative to the current folder.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| Err(Error::usage(format!("--volume {text:?}: {why}")));
         let parts: Vec<&str> = text.split(':').collect();
@@ -28,13 +28,16 @@ impl Bind {
             [_, _, mode] => return wrong(&format!("the mode {mode:?} is not supported; ro and rw are")),
             _ => return wrong("it is SOURCE:TARGET[:ro]"),
         };
-        if !source.starts_with('/') {
-            return wrong("a named volume is not supported yet; the source is an absolute path");
-        }
         if !target.starts_with('/') || *target == "/" {
             return wrong("the target is an absolute path other than /");
         }
-        Ok(Self { source: source.into(), target: target.into(), read_only })
+        let source = match source.as_bytes() {
+            [b'/', ..] => source.into(),
+            b"." | b".." | [b'.', b'/', ..] | [b'.', b'.', b'/', ..] => std::path::absolute(source)
+                .map_err(|error| Error::host(format!("find {source} from the current folder"), error))?,
+            _ => return wrong("a named volume is not supported yet; the source is a path, /DIR or ./DIR"),
+        };
+        Ok(Self { source, target: target.into(), read_only })
     }
 }
 
@@ -99,6 +102,7 @@ pub fn parse_mount(text: &str) -> Result<AnyMount> {
             ("tmpfs-mode", Some(value)) if value.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) => {
                 extra.push(format!("mode={value}"));
             }
+            ("tmpfs-mode", Some(_)) => return Err(wrong(format!("{field:?} is no mode such as 1770"))),
             _ => return Err(wrong(format!("{field:?} is not supported"))),
         }
     }
@@ -147,10 +151,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn volumes_are_absolute_and_their_modes_known() {
+    fn volumes_are_paths_and_their_modes_known() {
         let bind = Bind::parse("/a:/b:ro").unwrap();
         assert_eq!((bind.target.to_str(), bind.read_only), (Some("/b"), true));
-        for text in ["data:/b", "/a", "/a:b", "/a:/", "/a:/b:z", "/a:/b:ro:x"] {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(Bind::parse("./a:/b").unwrap().source, here.join("a"));
+        assert_eq!(Bind::parse(".:/b").unwrap().source, here);
+        for text in ["data:/b", ".data:/b", "/a", "/a:b", "/a:/", "/a:/b:z", "/a:/b:ro:x"] {
             assert!(Bind::parse(text).is_err(), "{text}");
         }
     }
