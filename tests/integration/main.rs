@@ -20,6 +20,7 @@ mod limits;
 mod manifests;
 mod nested;
 mod oci;
+mod oci_events;
 mod oci_exec;
 mod oci_hooks;
 mod oci_update;

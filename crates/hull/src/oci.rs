@@ -4,6 +4,7 @@
 //! log, in the file of `--log` or on standard error.
 
 mod create;
+mod events;
 mod exec;
 mod handover;
 mod log;
@@ -66,6 +67,17 @@ enum Verb {
     },
     /// Run a further command in a container
     Exec(ExecArgs),
+    /// Tell what a container uses, and when its memory is at its end, until it has ended
+    Events {
+        /// Time between two looks, like 5s or 1m30s
+        #[arg(long, value_name = "TIME", default_value = "5s", value_parser = events::duration)]
+        interval: std::time::Duration,
+        /// One look, at once
+        #[arg(long)]
+        stats: bool,
+        #[arg(value_name = "ID")]
+        id: String,
+    },
     /// Send a signal to a container's first process
     Kill {
         /// To all of its processes
@@ -321,6 +333,7 @@ fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
         Verb::Start { id } => manage::start(root, &id, log),
         Verb::State { id } => manage::state(root, &id),
         Verb::Delete { force, id } => manage::delete(root, &id, force, log),
+        Verb::Events { interval, stats, id } => events::events(root, &id, interval, stats),
         Verb::Kill { all, id, signal } => manage::kill(root, &id, &signal, all),
         Verb::List { format, quiet } => manage::list(root, format, quiet),
         Verb::Pause { id } => manage::pause(root, &id, true),

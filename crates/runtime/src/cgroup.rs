@@ -15,8 +15,10 @@ mod host;
 mod limits;
 mod live;
 mod merge;
+mod oom;
 mod other;
 mod place;
+mod stats;
 
 pub use clear::{is_abandoned, kill_leftover, leftovers, remove_leftover};
 pub use devices::standard_devices;
@@ -24,4 +26,6 @@ pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
 pub use live::{Cgroup, View, folders};
 pub use merge::merged;
+pub use oom::OutOfMemory;
 pub use place::Place;
+pub use stats::{Interface, Stats, interfaces};
