@@ -24,6 +24,7 @@ mod oci_events;
 mod oci_exec;
 mod oci_hooks;
 mod oci_update;
+mod push;
 mod run;
 mod store;
 mod terminal;

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod docker;
 pub mod hostile;
 pub mod left;
+pub mod registry;
 pub mod screen;
 pub mod scripted;
 pub mod sentinel;

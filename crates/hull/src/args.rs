@@ -11,7 +11,9 @@ use hull_image::Reference;
 use crate::containers::{self, PsArgs};
 use crate::demo::DemoArgs;
 use crate::explain::Explain;
-use crate::pull::{Policy, PullArgs, RegistryArgs};
+use crate::pull::{Policy, PullArgs};
+use crate::push::PushArgs;
+use crate::registry::RegistryArgs;
 use crate::report::Report;
 use crate::verify::VerifyArgs;
 
@@ -73,6 +75,8 @@ pub enum Command {
     Ps(PsArgs),
     /// Download images
     Pull(PullArgs),
+    /// Upload an image to a registry
+    Push(PushArgs),
     /// Remove containers
     Rm {
         /// Kill those that run
@@ -98,6 +102,13 @@ pub enum Command {
     System {
         #[command(subcommand)]
         command: SystemCommand,
+    },
+    /// Give an image one more name
+    Tag {
+        /// Name or id
+        image: String,
+        /// The new name
+        name: String,
     },
     /// Tell what this process sees of where it is, and whether that is as expected
     Verify(Box<VerifyArgs>),

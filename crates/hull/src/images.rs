@@ -78,6 +78,13 @@ pub fn import(store: &Store, file: &Path, name: &str) -> Result<i32, Report> {
     say(&format!("{}\n", image.id))
 }
 
+/// `hull tag`.
+pub fn tag(store: &Store, image: &str, name: &str) -> Result<i32, Report> {
+    let found = store.find(image)?.ok_or_else(|| hull_image::Error::NotFound { name: image.to_owned() })?;
+    store.tag(&found, &name.parse()?)?;
+    Ok(0)
+}
+
 /// `hull rmi`: every image is tried; the first failure is told at the end.
 pub fn remove(engine: &Engine, store: &Store, images: &[String], force: bool) -> Result<i32, Report> {
     let keep = needed_layers(engine, store)?;

@@ -13,6 +13,8 @@ mod init;
 mod listing;
 mod oci;
 mod pull;
+mod push;
+mod registry;
 mod report;
 mod table;
 mod verify;
@@ -74,12 +76,14 @@ fn hull(cli: Cli) -> Result<i32, Report> {
             containers::list(&engine, &args)
         }
         Command::Pull(args) => pull::pull(&store(&engine)?, &args),
+        Command::Push(args) => push::push(&store(&engine)?, &args),
         Command::Rm { force, containers } => {
             root_only()?;
             containers::remove(&engine, &containers, force)
         }
         Command::Rmi { force, images } => images::remove(&engine, &store(&engine)?, &images, force),
         Command::Info => images::info(&engine, &store(&engine)?),
+        Command::Tag { image, name } => images::tag(&store(&engine)?, &image, &name),
         Command::Verify(args) => verify::verify(&args),
         Command::System { command: SystemCommand::Check { repair } } => {
             root_only()?;

@@ -2,62 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use clap::Args;
 use hull_image::{Blob, Digest, Image, Part, Reference, Store};
 use hull_registry::progress::{Progress, Quiet};
-use hull_registry::{Credentials, PullOptions, Pulled, Registries};
+use hull_registry::{PullOptions, Pulled, Registries};
 
+use crate::registry::{RegistryArgs, credentials, number};
 use crate::report::Report;
 use crate::table::escape;
-
-// How registries are used; podman's flags.
-#[derive(Args, Clone, Debug, Default)]
-pub struct RegistryArgs {
-    /// Demand valid certificates of registries (the default), or with =false do without
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tls_verify: Option<bool>,
-    /// File of credentials
-    #[arg(long, value_name = "FILE")]
-    pub authfile: Option<PathBuf>,
-    /// Folder with the registry's authorities (*.crt) and our certificate for it (*.cert, *.key)
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<PathBuf>,
-}
-
-impl RegistryArgs {
-    /// The options that the registry's client takes.
-    ///
-    /// # Errors
-    /// A value in the environment that means nothing.
-    pub fn options(&self) -> Result<PullOptions, Report> {
-        Ok(PullOptions {
-            tls_verify: self.tls_verify,
-            auth_file: self.authfile.clone(),
-            cert_dir: self.cert_dir.clone(),
-            timeout: number("HULL_REGISTRY_TIMEOUT", 3600)?.map(Duration::from_secs),
-            layer_max: number("HULL_LAYER_MAX", u64::MAX)?,
-            ..PullOptions::default()
-        })
-    }
-}
-
-/// `HULL_REGISTRY_TIMEOUT`: the seconds without anything after which a connection is given up. `HULL_LAYER_MAX`: the most
-/// bytes that a layer may unpack to.
-fn number(variable: &str, most: u64) -> Result<Option<u64>, Report> {
-    let Some(text) = std::env::var_os(variable) else { return Ok(None) };
-    let number = text.to_str().and_then(|text| text.parse::<u64>().ok()).filter(|number| (1..=most).contains(number));
-    let wrong = || Report::usage(format!("{variable} is a number from 1 to {most}"), None);
-    number.map(Some).ok_or_else(wrong)
-}
-
-/// `USER:PASSWORD`.
-pub fn credentials(text: &str) -> Result<Credentials, Report> {
-    Credentials::parse(text).ok_or_else(|| Report::usage("--creds is USER:PASSWORD", None))
-}
 
 // The flags of `hull pull`.
 #[derive(Args)]
@@ -87,11 +41,11 @@ pub fn pull(store: &Store, args: &PullArgs) -> Result<i32, Report> {
     if args.all_tags {
         return Err(Report::usage("--all-tags is not supported yet", Some("name each tag")).with_code(1));
     }
-    let mut options = args.registry.options()?;
+    let mut options = pull_options(&args.registry)?;
     if let Some(platform) = &args.platform {
         options.platform = platform.parse()?;
     }
-    options.credentials = args.creds.as_deref().map(credentials).transpose()?;
+    options.registry.credentials = args.creds.as_deref().map(credentials).transpose()?;
     for name in &args.names {
         let pulled = match args.quiet {
             true => hull_registry::pull(store, name, &options, &Quiet)?,
@@ -105,6 +59,11 @@ pub fn pull(store: &Store, args: &PullArgs) -> Result<i32, Report> {
         writeln!(stdout(), "{}", pulled.name).map_err(|error| Report::host("write to standard output", error))?;
     }
     Ok(0)
+}
+
+fn pull_options(args: &RegistryArgs) -> Result<PullOptions, Report> {
+    let layer_max = number("HULL_LAYER_MAX", u64::MAX)?;
+    Ok(PullOptions { registry: args.options()?, layer_max, ..PullOptions::default() })
 }
 
 /// When an image's registry is asked.
@@ -138,7 +97,7 @@ pub fn ensure(store: &Store, name: &str, policy: Policy, args: &RegistryArgs, qu
     if policy == Policy::Never {
         return Err(hull_image::Error::NotFound { name: name.to_owned() }.into());
     }
-    let options = args.options()?;
+    let options = pull_options(args)?;
     if quiet {
         return Ok(hull_registry::pull(store, name, &options, &Quiet)?.image);
     }

@@ -19,6 +19,7 @@ use crate::document;
 use crate::download;
 use crate::error::{Cannot, Error, Result};
 use crate::layer::{self, Meta, random_id};
+use crate::outgoing;
 use crate::reference::{Digest, Reference};
 use crate::store::{Image, Store, blob_path, parse_index};
 use crate::stream::{self, Wanted};
@@ -340,6 +341,7 @@ impl Store {
         };
         let path = CString::new(blob_path(digest)).unwrap_or_default();
         tree::remove(self.dir(), &path).cannot("remove", format!("the blob {digest}"))?;
+        outgoing::forget(self, digest)?;
         Ok(Some(size))
     }
 

@@ -17,8 +17,8 @@ pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// The annotation of an index entry that holds the digest of the index which the image was taken from.
-pub(crate) const REF_INDEX: &str = "io.hull.image.index";
+/// The annotation of an index entry that holds the digest under which the name's registry has the image.
+pub(crate) const REF_DIGEST: &str = "io.hull.image.digest";
 pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -52,8 +52,8 @@ pub(crate) struct IndexEntry<'a> {
 pub(crate) struct Annotations<'a> {
     #[serde(borrow, rename = "org.opencontainers.image.ref.name")]
     pub name: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "io.hull.image.index")]
-    pub index: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "io.hull.image.digest")]
+    pub digest: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +98,8 @@ pub(crate) struct Manifest {
 
 /// What a manifest's bytes turned out to be.
 pub(crate) enum Target {
-    Manifest(Manifest),
+    /// With its media type.
+    Manifest(Manifest, String),
     /// An index: the manifest for the platform that was asked for.
     Index(Descriptor),
 }
@@ -130,7 +131,12 @@ pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>, plat
         return choose(data, what, platform).map(Target::Index);
     }
     match (document.config, document.layers) {
-        (Some(config), Some(layers)) => Ok(Target::Manifest(Manifest { config, layers })),
+        (Some(config), Some(layers)) => {
+            // One that nobody names is told by what it leads to.
+            let implied = if config.media_type == DOCKER_CONFIG { DOCKER_MANIFEST } else { MANIFEST };
+            let media_type = document.media_type.as_deref().or(media_type).unwrap_or(implied).to_owned();
+            Ok(Target::Manifest(Manifest { config, layers }, media_type))
+        }
         _ => Err(Error::document(what(), "it has no config or no layers")),
     }
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::apply::{self, Implied};
 use crate::commit::{Pending, entry_name, take_name};
 use crate::document::{
-    self, CONFIG, DOCKER_CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST, REF_INDEX, REF_NAME,
+    self, CONFIG, DOCKER_CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST, REF_DIGEST, REF_NAME,
     Target,
 };
 use crate::download::{self, Again, Download, Source};
@@ -49,11 +49,11 @@ pub struct Blob {
 }
 
 impl Blob {
-    fn new(said: Descriptor) -> Result<Self> {
+    pub(crate) fn new(said: Descriptor) -> Result<Self> {
         Ok(Self { digest: said.digest()?, media_type: said.media_type, size: said.size })
     }
 
-    fn descriptor(&self) -> Descriptor {
+    pub(crate) fn descriptor(&self) -> Descriptor {
         Descriptor { media_type: self.media_type.clone(), digest: self.digest.to_string(), size: self.size }
     }
 }
@@ -87,7 +87,7 @@ pub fn read_manifest(data: &[u8], media_type: &str, platform: &Platform) -> Resu
     }
     match document::parse(data, &digest, Some(media_type), platform)? {
         Target::Index(entry) => Ok(Manifest::Index(Blob::new(entry)?)),
-        Target::Manifest(manifest) => {
+        Target::Manifest(manifest, _) => {
             if ![CONFIG, DOCKER_CONFIG].contains(&manifest.config.media_type.as_str()) {
                 return refused(format!("it is no image: its configuration is {:?}", manifest.config.media_type));
             }
@@ -242,12 +242,12 @@ impl<'a> Incoming<'a> {
         &self.layers
     }
 
-    /// Makes the image visible under `name`, with everything it needs. `index` is the digest of the index that led to it;
-    /// the image is found by that digest too.
+    /// Makes the image visible under `name`, with everything it needs. `origin` is the digest that the name's registry has it
+    /// under, of an index that led to it or its own; the image is found by that digest too.
     ///
     /// # Errors
     /// A part that was not received whole; the kernel's. The store is then as it was.
-    pub fn publish(self, parts: Vec<Part<'a>>, name: &Reference, index: Option<&Digest>) -> Result<Image> {
+    pub fn publish(self, parts: Vec<Part<'a>>, name: &Reference, origin: Option<&Digest>) -> Result<Image> {
         let staging = self.store.staging()?;
         let mut pending = Pending::new(&staging);
         let manifest = pending.document(self.store, &self.manifest.0.media_type, &self.manifest.1)?;
@@ -269,7 +269,7 @@ impl<'a> Incoming<'a> {
                 .cannot("write", format!("the blob {digest}"))?;
         }
         let held = self.publish_trees(trees)?;
-        self.list(&manifest, name, index)?;
+        self.list(&manifest, name, origin)?;
         drop((lock, held));
         self.store.committed(&manifest)
     }
@@ -300,10 +300,10 @@ impl<'a> Incoming<'a> {
     }
 
     /// Needs the lock.
-    fn list(&self, manifest: &Descriptor, name: &Reference, index: Option<&Digest>) -> Result<()> {
+    fn list(&self, manifest: &Descriptor, name: &Reference, origin: Option<&Digest>) -> Result<()> {
         let mut annotations = json!({ REF_NAME: name.to_string() });
-        if let Some(index) = index {
-            annotations[REF_INDEX] = index.as_str().into();
+        if let Some(origin) = origin {
+            annotations[REF_DIGEST] = origin.as_str().into();
         }
         let entry = json!({
             "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size, "annotations": annotations,

@@ -26,6 +26,7 @@ use crate::document::{self, DOCUMENT_MAX, Descriptor, INDEX_MAX, Index, IndexEnt
 use crate::error::{Cannot, Error, Result};
 use crate::layer::{self, Layer, Meta, Staging, boot_id};
 use crate::platform::Platform;
+use crate::receive::Blob;
 use crate::reference::{Digest, Reference};
 use crate::stream::{self, Wanted};
 use crate::{apply, tree};
@@ -43,6 +44,8 @@ pub struct Image {
     pub manifest: Digest,
     /// Its names in the store; none if all were given to other images.
     pub names: Vec<Reference>,
+    /// Those of them that a registry is known to have it under, each with its digest there.
+    pub origins: Vec<(Reference, Digest)>,
     /// Its configuration.
     pub config: ImageConfiguration,
     /// Bytes of its layers as they are stored, with configuration and manifest.
@@ -51,6 +54,8 @@ pub struct Image {
     pub created: Option<String>,
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) layers: Vec<Descriptor>,
+    pub(crate) manifest_blob: Blob,
+    pub(crate) config_blob: Blob,
     /// What the index lists: the manifest, or an index that leads to it.
     pub(crate) listed: Digest,
     /// Every document on the way from the index to the configuration.
@@ -242,22 +247,25 @@ impl Store {
         let listed: Digest = entry.digest.parse()?;
         let mut documents = Vec::new();
         let media_type = entry.media_type.as_deref().map(str::to_owned);
-        let (digest, manifest, size) = self.manifest(&listed, entry.size, media_type, &mut documents)?;
+        let (manifest_blob, manifest) = self.manifest(&listed, entry.size, media_type, &mut documents)?;
         let id = manifest.config.digest()?;
         let data = self.document(&id, manifest.config.size)?;
         documents.push(id.clone());
         let (config, diff_ids) = document::configuration(&data, &id, manifest.layers.len())?;
-        let names = index.manifests.iter().filter(|other| other.digest == entry.digest).filter_map(name_of);
+        let ours = || index.manifests.iter().filter(|other| other.digest == entry.digest);
         let layers = manifest.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
         Ok(Image {
             id,
-            manifest: digest,
-            names: names.collect(),
+            manifest: manifest_blob.digest.clone(),
+            names: ours().filter_map(name_of).collect(),
+            origins: ours().filter_map(origin_of).collect(),
             created: config.created().clone(),
             config,
-            size: layers.saturating_add(size).saturating_add(manifest.config.size),
+            size: layers.saturating_add(manifest_blob.size).saturating_add(manifest.config.size),
             diff_ids,
             layers: manifest.layers,
+            manifest_blob,
+            config_blob: Blob::new(manifest.config)?,
             listed,
             documents,
         })
@@ -269,13 +277,15 @@ impl Store {
         size: u64,
         media_type: Option<String>,
         documents: &mut Vec<Digest>,
-    ) -> Result<(Digest, Manifest, u64)> {
+    ) -> Result<(Blob, Manifest)> {
         let (mut digest, mut size, mut media_type) = (listed.clone(), size, media_type);
         for _ in 0..=NESTED_MAX {
             let data = self.document(&digest, size)?;
             documents.push(digest.clone());
             match document::parse(&data, &digest, media_type.as_deref(), &Platform::host())? {
-                Target::Manifest(manifest) => return Ok((digest, manifest, size)),
+                Target::Manifest(manifest, media_type) => {
+                    return Ok((Blob { media_type, digest, size }, manifest));
+                }
                 Target::Index(next) => {
                     digest = next.digest()?;
                     size = next.size;
@@ -474,14 +484,19 @@ pub(crate) fn name_of(entry: &IndexEntry<'_>) -> Option<Reference> {
     entry.annotations.as_ref()?.name.as_deref()?.parse().ok()
 }
 
+fn origin_of(entry: &IndexEntry<'_>) -> Option<(Reference, Digest)> {
+    let digest = entry.annotations.as_ref()?.digest.as_deref()?.parse().ok()?;
+    Some((name_of(entry)?, digest))
+}
+
 fn is_named(entry: &IndexEntry<'_>, wanted: &Reference) -> bool {
-    let index = entry.annotations.as_ref().and_then(|annotations| annotations.index.as_deref());
+    let origin = entry.annotations.as_ref().and_then(|annotations| annotations.digest.as_deref());
     match (name_of(entry), wanted.digest()) {
         (Some(name), None) => name == *wanted,
         (Some(name), Some(digest)) => {
             name.name() == wanted.name()
                 && (wanted.tag().is_none_or(|tag| name.tag() == Some(tag)) || name.tag().is_none())
-                && (entry.digest == digest.as_str() || index == Some(digest.as_str()))
+                && (entry.digest == digest.as_str() || origin == Some(digest.as_str()))
         }
         (None, _) => false,
     }

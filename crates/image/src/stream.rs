@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::error::{Error, Result};
+use crate::error::{Cannot, Error, Result};
 use crate::reference::{Digest, hex};
 
 /// One read, one write and one hash each work on this much.
@@ -54,13 +54,51 @@ pub(crate) fn digest_as(like: &Digest, data: &[u8]) -> Result<Digest> {
 
 /// How a layer is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Packing {
+pub enum Packing {
+    /// Not at all: a tar archive.
     Plain,
+    /// gzip.
     Gzip,
+    /// zstd.
     Zstd,
 }
 
 impl Packing {
+    /// Told by the first bytes of a file, whose position stays.
+    pub(crate) fn of(file: &File) -> Result<Self> {
+        let mut start = [0; 4];
+        let length = std::os::unix::fs::FileExt::read_at(file, &mut start, 0).cannot("read", "a layer")?;
+        Ok(Self::told_by(&start[..length]))
+    }
+
+    fn told_by(start: &[u8]) -> Self {
+        if start.starts_with(&[0x1f, 0x8b]) {
+            Packing::Gzip
+        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(start) {
+            Packing::Zstd
+        } else {
+            Packing::Plain
+        }
+    }
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Packing::Plain => "tar",
+            Packing::Gzip => "gzip",
+            Packing::Zstd => "zstd",
+        }
+    }
+
+    /// Docker's media type of such a layer.
+    pub(crate) fn docker_media_type(self) -> &'static str {
+        match self {
+            Packing::Plain => "application/vnd.docker.image.rootfs.diff.tar",
+            Packing::Gzip => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            Packing::Zstd => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        }
+    }
+
     /// The OCI media type of such a layer.
     pub(crate) fn media_type(self) -> &'static str {
         match self {
@@ -141,14 +179,14 @@ impl<R: Read> Layer<R> {
         let mut raw = BufReader::with_capacity(BUFFER, Tee { inner, hash, copy: wanted.copy, length: 0, limit });
         let start = raw.fill_buf().map_err(reading)?;
         let plain = Some(algorithm(wanted.diff_id));
-        Ok(if start.starts_with(&[0x1f, 0x8b]) {
-            Layer::Gzip(Box::new(plain_side(MultiGzDecoder::new(raw), plain, most)))
-        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(start) {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(reading)?;
-            decoder.window_log_max(WINDOW_LOG_MAX).map_err(reading)?;
-            Layer::Zstd(Box::new(plain_side(decoder, plain, most)))
-        } else {
-            Layer::Plain(raw)
+        Ok(match Packing::told_by(start) {
+            Packing::Gzip => Layer::Gzip(Box::new(plain_side(MultiGzDecoder::new(raw), plain, most))),
+            Packing::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(reading)?;
+                decoder.window_log_max(WINDOW_LOG_MAX).map_err(reading)?;
+                Layer::Zstd(Box::new(plain_side(decoder, plain, most)))
+            }
+            Packing::Plain => Layer::Plain(raw),
         })
     }
 

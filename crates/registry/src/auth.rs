@@ -13,9 +13,10 @@ use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{Request, Uri};
 
 use crate::challenge::Challenge;
-use crate::client::{Client, small};
+use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::error::{Class, Error, Result};
+use crate::http::small;
 use crate::secret::Secret;
 
 /// The largest answer of a token server.

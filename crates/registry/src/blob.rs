@@ -5,7 +5,6 @@
 //! is told by the digest over all of them, not here.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hull_image::Blob;
@@ -13,8 +12,9 @@ use ureq::BodyReader;
 use ureq::http::header::CONTENT_RANGE;
 use ureq::http::{HeaderMap, StatusCode};
 
-use crate::client::{Ask, Client, transport_text};
+use crate::client::{Ask, Client};
 use crate::error::{Class, Error, Result};
+use crate::http::transport_text;
 
 /// Attempts in a row that brought nothing.
 const FRUITLESS_MAX: u32 = 3;
@@ -31,7 +31,6 @@ pub(crate) struct BlobReader<'a> {
     body: Option<BodyReader<'static>>,
     fruitless: u32,
     window: (Instant, u64),
-    cancelled: &'a AtomicBool,
     /// The error that ended the stream, for whoever gets only an `io::Error` of it.
     failure: &'a mut Option<Error>,
     progress: &'a (dyn Fn(u64) + Sync),
@@ -42,12 +41,11 @@ impl<'a> BlobReader<'a> {
         client: &'a Client,
         blob: &'a Blob,
         at: u64,
-        cancelled: &'a AtomicBool,
         failure: &'a mut Option<Error>,
         progress: &'a (dyn Fn(u64) + Sync),
     ) -> Self {
         let window = (Instant::now(), 0);
-        Self { client, blob, at, body: None, fruitless: 0, window, cancelled, failure, progress }
+        Self { client, blob, at, body: None, fruitless: 0, window, failure, progress }
     }
 
     fn doing(&self) -> String {
@@ -86,7 +84,7 @@ impl<'a> BlobReader<'a> {
     /// Reads on, beginning again where it broke off.
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
-            if self.cancelled.load(Ordering::Relaxed) {
+            if self.client.is_cancelled() {
                 return Err(Error::new(Class::Cancelled, self.doing(), "another layer failed"));
             }
             let error = match self.read_once(buffer) {

@@ -5,32 +5,29 @@
 //! number of attempts is bounded. Sources: the OCI distribution specification; RFC 9110.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ureq::http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, WWW_AUTHENTICATE};
+use ureq::http::{Method, Request, Response, StatusCode, Uri};
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, AsSendBody, Body, ResponseExt, SendBody};
 
 use crate::auth::{self, Access};
+use crate::body::FilePart;
 use crate::challenge;
 use crate::credentials::{self, Credentials};
 use crate::dns::Hosts;
 use crate::error::{Class, Error, Result, shown};
+use crate::http::{WAIT_MAX, explain, jitter, next, retry_after, transport_text};
 use crate::registries::{Source, server};
 use crate::secret::Secret;
-use crate::{PullOptions, tls};
+use crate::{Options, tls};
 
 /// Redirects that are followed, one after the other.
 const REDIRECTS_MAX: usize = 10;
 /// Attempts at one request.
 const ATTEMPTS: u32 = 5;
-/// The longest that a registry may ask us to wait.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-/// The most of an error's text that is read.
-const ERROR_MAX: u64 = 64 << 10;
-/// How long a small answer may take in all.
-pub(crate) const SMALL_TIME: Duration = Duration::from_secs(60);
 
 /// What a request is to do.
 pub(crate) struct Ask<'a> {
@@ -39,26 +36,36 @@ pub(crate) struct Ask<'a> {
     pub target: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: Payload<'a>,
+    /// Asking twice does what asking once does, so a failure on the way is no reason to give up.
+    pub again: bool,
+    /// How long the answer may take, if it is one that takes long.
+    pub patience: Option<Duration>,
     /// Verb and object, for errors.
     pub doing: String,
 }
 
 /// What is sent along.
-#[expect(dead_code, reason = "a pull sends nothing; a push will")]
 pub(crate) enum Payload<'a> {
     None,
     Bytes(&'a [u8]),
-    /// A file from its beginning; its length is sent as the content's.
-    File(&'a std::fs::File, u64),
+    File(FilePart<'a>),
 }
 
 impl<'a> Ask<'a> {
     pub(crate) fn get(target: String, doing: String) -> Self {
-        Self { method: Method::GET, target, headers: Vec::new(), body: Payload::None, doing }
+        Self::new(Method::GET, target, doing)
     }
 
-    fn repeatable(&self) -> bool {
-        self.method == Method::GET || self.method == Method::HEAD
+    /// A request of any method; one that changes something is not repeated unless it is said that it may be.
+    pub(crate) fn new(method: Method, target: String, doing: String) -> Self {
+        let again = method == Method::GET || method == Method::HEAD;
+        Self { method, target, headers: Vec::new(), body: Payload::None, again, patience: None, doing }
+    }
+
+    /// Only 307 and 308 keep the method and the body.
+    fn follows(&self, status: StatusCode) -> bool {
+        let reads = self.method == Method::GET || self.method == Method::HEAD;
+        matches!(status.as_u16(), 307 | 308) || (reads && matches!(status.as_u16(), 301..=303))
     }
 }
 
@@ -72,10 +79,11 @@ pub struct Client {
     credentials: Option<Credentials>,
     access: Access,
     authorization: Mutex<Option<Secret>>,
+    cancelled: AtomicBool,
 }
 
 /// How one attempt failed.
-enum Fault {
+pub(crate) enum Fault {
     /// Another one may do better, after so long.
     Passing(Error, Option<Duration>),
     Final(Error),
@@ -87,7 +95,7 @@ impl Client {
     ///
     /// # Errors
     /// Configuration that cannot be read; an insecure registry that answers neither way.
-    pub fn connect(source: &Source, options: &PullOptions, access: Access) -> Result<Self> {
+    pub fn connect(source: &Source, options: &Options, access: Access) -> Result<Self> {
         let insecure = options.tls_verify.map_or(source.insecure, |verify| !verify);
         let source = Source { insecure, ..source.clone() };
         let credentials = match &options.credentials {
@@ -98,7 +106,16 @@ impl Client {
         let own = agent(tls::config(&source.host, options.cert_dir.as_deref(), !insecure)?)?;
         let others = agent(tls::plain(!insecure)?)?;
         let base = format!("https://{}", server(&source.host));
-        let mut client = Self { source, base, own, others, credentials, access, authorization: Mutex::new(None) };
+        let mut client = Self {
+            source,
+            base,
+            own,
+            others,
+            credentials,
+            access,
+            authorization: Mutex::new(None),
+            cancelled: AtomicBool::new(false),
+        };
         if insecure {
             client.find_scheme()?;
         }
@@ -141,32 +158,32 @@ impl Client {
         Err(Error::new(Class::Network, doing, failures.join("; ")))
     }
 
+    /// Ends everything that goes on with this client, from any thread.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     /// Sends a request until it succeeds: follows redirects, authenticates, tries again what may pass.
     ///
     /// # Errors
     /// What the registry said, or that it could not be reached.
     pub(crate) fn send(&self, ask: &Ask<'_>) -> Result<Response<Body>> {
-        let mut pause = Duration::from_millis(250);
-        for attempt in 1.. {
-            let (error, after) = match self.attempt(ask) {
+        let mut waits = Waits::new(ATTEMPTS);
+        loop {
+            match self.attempt(ask) {
                 Ok(response) => return Ok(response),
-                Err(Fault::Final(error)) => return Err(error),
-                Err(Fault::Passing(error, after)) => (error, after),
-            };
-            if attempt == ATTEMPTS || !ask.repeatable() {
-                return Err(error);
+                Err(Fault::Passing(error, after)) if ask.again => waits.wait(self, error, after)?,
+                Err(Fault::Final(error) | Fault::Passing(error, _)) => return Err(error),
             }
-            let wait = after.unwrap_or(pause).max(jitter(pause)?);
-            if wait > WAIT_MAX {
-                return Err(error.with_hint(format!("the registry asks to wait {} seconds", wait.as_secs())));
-            }
-            std::thread::sleep(wait);
-            pause = (pause * 2).min(Duration::from_secs(10));
         }
-        unreachable!("the last attempt returns")
     }
 
-    fn attempt(&self, ask: &Ask<'_>) -> std::result::Result<Response<Body>, Fault> {
+    /// The same, once.
+    pub(crate) fn attempt(&self, ask: &Ask<'_>) -> std::result::Result<Response<Body>, Fault> {
         let mut authenticated = false;
         loop {
             let used = self.current();
@@ -175,8 +192,9 @@ impl Client {
             if status != StatusCode::UNAUTHORIZED {
                 return self.judge(ask, response);
             }
-            // Once: a registry that refuses what its own token server gave refuses it again.
-            if authenticated {
+            // Once: a registry that refuses what its own token server gave refuses it again. And whoever the registry sends
+            // us to does not learn who we are there.
+            if authenticated || !self.is_ours(response.get_uri()) {
                 return self.judge(ask, response);
             }
             self.authenticate(&response, used.as_ref()).map_err(Fault::Final)?;
@@ -214,7 +232,7 @@ impl Client {
                 request = request.header(AUTHORIZATION, authorization.reveal());
             }
             let response = self.run(request, ask, if ours { &self.own } else { &self.others })?;
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) || !ask.repeatable() {
+            if !ask.follows(response.status()) {
                 return Ok(response);
             }
             address = next(&address, response.headers()).map_err(refused)?;
@@ -229,15 +247,17 @@ impl Client {
         agent: &Agent,
     ) -> std::result::Result<Response<Body>, Fault> {
         let wrong = |error| Fault::Final(Error::new(Class::Protocol, ask.doing.clone(), error));
-        let result = match ask.body {
-            Payload::None => agent.run(request.body(SendBody::none()).map_err(wrong)?),
-            Payload::Bytes(data) => agent.run(request.body(data).map_err(wrong)?),
-            Payload::File(mut file, size) => {
-                std::io::Seek::rewind(&mut file)
-                    .map_err(|error| Fault::Final(Error::new(Class::Config, ask.doing.clone(), error)))?;
-                let mut reader = std::io::Read::take(file, size);
-                let request = request.header("content-length", size);
-                agent.run(request.body(SendBody::from_reader(&mut reader)).map_err(wrong)?)
+        let patience = ask.patience;
+        let result = match &ask.body {
+            Payload::None => patient(agent, request.body(SendBody::none()).map_err(wrong)?, patience),
+            Payload::Bytes(data) => {
+                let mut data = *data;
+                patient(agent, request.body(data.as_body()).map_err(wrong)?, patience)
+            }
+            Payload::File(part) => {
+                let mut reader = part.reader();
+                let request = request.header(CONTENT_LENGTH, part.length);
+                patient(agent, request.body(SendBody::from_reader(&mut reader)).map_err(wrong)?, patience)
             }
         };
         result.map_err(|error| self.transport(error, &ask.doing))
@@ -319,7 +339,7 @@ impl Client {
         let after = retry_after(response.headers());
         let doing = ask.doing.clone();
         let said = || format!("the registry {} answered {}", self.source.host, explain(status, response));
-        Err(match status.as_u16() {
+        let fault = match status.as_u16() {
             401 | 403 => {
                 let host = &self.source.host;
                 let hint = match self.credentials {
@@ -333,6 +353,10 @@ impl Client {
             404 => Fault::Final(Error::new(Class::NotFound, doing, said())),
             408 | 429 | 500 | 502 | 503 | 504 => Fault::Passing(Error::new(Class::Network, doing, said()), after),
             _ => Fault::Final(Error::new(Class::Protocol, doing, said())),
+        };
+        Err(match fault {
+            Fault::Final(error) => Fault::Final(error.with_status(status.as_u16())),
+            Fault::Passing(error, after) => Fault::Passing(error.with_status(status.as_u16()), after),
         })
     }
 }
@@ -354,152 +378,47 @@ fn agent(tls: ureq::tls::TlsConfig, stall: Duration) -> Result<Agent> {
     Ok(Agent::with_parts(config, DefaultConnector::new(), Hosts))
 }
 
-/// The address that a redirect leads to, also a relative one.
-fn next(from: &Uri, headers: &HeaderMap) -> std::result::Result<Uri, String> {
-    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).ok_or("it redirects to nowhere")?;
-    let whole = resolve(from, location);
-    let to: Uri = whole.parse().map_err(|_| format!("it redirects to {:?}, which is no address", shown(location)))?;
-    match (from.scheme_str(), to.scheme_str()) {
-        (_, Some("https")) | (Some("http"), Some("http")) => Ok(to),
-        (Some("https"), Some("http")) => Err(format!("it redirects from https to http ({})", shown(&whole))),
-        _ => Err(format!("it redirects to {:?}, which is not HTTP", shown(location))),
+/// Runs a request whose answer may take longer than others.
+fn patient(
+    agent: &Agent,
+    request: Request<SendBody<'_>>,
+    patience: Option<Duration>,
+) -> std::result::Result<Response<Body>, ureq::Error> {
+    match patience {
+        Some(patience) => agent.run(agent.configure_request(request).timeout_recv_response(Some(patience)).build()),
+        None => agent.run(request),
     }
 }
 
-/// A reference beside the address it was found at (RFC 3986, the cases that a `Location` has).
-pub(crate) fn resolve(from: &Uri, location: &str) -> String {
-    let scheme = from.scheme_str().unwrap_or("https");
-    let authority = from.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    if location.starts_with("//") {
-        return format!("{scheme}:{location}");
-    }
-    if location.starts_with('/') {
-        return format!("{scheme}://{authority}{location}");
-    }
-    if location
-        .split_once(':')
-        .is_some_and(|(start, _)| start.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)))
-    {
-        return location.to_owned();
-    }
-    let folder = from.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-    format!("{scheme}://{authority}{folder}/{location}")
+/// The pauses between attempts: longer each time, as long as the registry asks, and never long when all is over.
+pub(crate) struct Waits {
+    left: u32,
+    pause: Duration,
 }
 
-/// Seconds or a date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+impl Waits {
+    pub(crate) fn new(attempts: u32) -> Self {
+        Self { left: attempts, pause: Duration::from_millis(250) }
     }
-    let when = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    let seconds = when.as_second() - jiff::Timestamp::now().as_second();
-    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-}
 
-/// Between half of it and all of it.
-fn jitter(pause: Duration) -> Result<Duration> {
-    let mut byte = [0u8; 1];
-    rustix::rand::getrandom(&mut byte[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::new(Class::Config, "wait before another attempt", error))?;
-    Ok(pause / 2 + pause / 2 * u32::from(byte[0]) / 255)
-}
-
-/// A status and what the registry says about it.
-fn explain(status: StatusCode, response: Response<Body>) -> String {
-    let known = status.canonical_reason().unwrap_or_default();
-    let status = format!("{} {known}", status.as_u16());
-    let data = small(response, ERROR_MAX).unwrap_or_default();
-    let Ok(document) = serde_json::from_slice::<serde_json::Value>(&data) else { return status };
-    let error = &document["errors"][0];
-    let words = [error["code"].as_str(), error["message"].as_str(), document["details"].as_str()];
-    let words: Vec<&str> = words.into_iter().flatten().filter(|word| !word.is_empty()).collect();
-    if words.is_empty() { status } else { format!("{status} ({})", shown(&words.join(": "))) }
-}
-
-/// An answer that is small, or it is an error: neither its length nor its time is the server's to choose.
-pub(crate) fn small(response: Response<Body>, limit: u64) -> std::result::Result<Vec<u8>, String> {
-    let deadline = Instant::now() + SMALL_TIME;
-    let too_long = || format!("it has more than {limit} bytes");
-    let mut body = response.into_body();
-    if body.content_length().is_some_and(|length| length > limit) {
-        return Err(too_long());
-    }
-    let mut reader = body.as_reader();
-    let mut data = Vec::new();
-    let mut buffer = [0u8; 16 << 10];
-    loop {
-        match std::io::Read::read(&mut reader, &mut buffer) {
-            Ok(0) => return Ok(data),
-            Ok(length) => data.extend_from_slice(&buffer[..length]),
-            Err(error) => return Err(error.to_string()),
+    /// Waits before the next attempt; gives `error` back if there is to be none.
+    pub(crate) fn wait(&mut self, client: &Client, error: Error, after: Option<Duration>) -> Result<()> {
+        self.left -= 1;
+        if self.left == 0 {
+            return Err(error);
         }
-        if data.len() as u64 > limit {
-            return Err(too_long());
+        let wait = after.unwrap_or(self.pause).max(jitter(self.pause)?);
+        if wait > WAIT_MAX {
+            return Err(error.with_hint(format!("the registry asks to wait {} seconds", wait.as_secs())));
         }
-        if Instant::now() > deadline {
-            return Err(format!("it did not arrive within {} seconds", SMALL_TIME.as_secs()));
+        self.pause = (self.pause * 2).min(Duration::from_secs(10));
+        let end = Instant::now() + wait;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            if client.is_cancelled() {
+                return Err(error);
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
         }
-    }
-}
-
-const NOT_TLS: &str = "it does not speak TLS";
-
-/// A failed connection in words.
-pub(crate) fn transport_text(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::HostNotFound => "no such host".to_owned(),
-        ureq::Error::Timeout(_) => "nothing came for too long".to_owned(),
-        ureq::Error::Rustls(rustls::Error::InvalidMessage(_)) => NOT_TLS.to_owned(),
-        ureq::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(rustls::Error::InvalidMessage(_)) => NOT_TLS.to_owned(),
-            _ => io.to_string(),
-        },
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn uri(text: &str) -> Uri {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn a_location_is_resolved_beside_where_it_was_found() {
-        let from = uri("https://r.test:5000/v2/a/blobs/uploads/1?x=y");
-        for (location, whole) in [
-            ("/v2/b", "https://r.test:5000/v2/b"),
-            ("https://s.test/c", "https://s.test/c"),
-            ("//s.test/d", "https://s.test/d"),
-            ("2", "https://r.test:5000/v2/a/blobs/uploads/2"),
-            ("file:/etc/shadow", "file:/etc/shadow"),
-        ] {
-            assert_eq!(resolve(&from, location), whole);
-        }
-    }
-
-    #[test]
-    fn a_redirect_keeps_to_https_and_to_http_at_all() {
-        let headers = |location: &str| HeaderMap::from_iter([(LOCATION, location.parse().expect("a header"))]);
-        let from = uri("https://r.test/x");
-        assert!(next(&from, &headers("https://s.test/y")).is_ok());
-        for location in ["http://r.test/y", "file:///etc/shadow", "ftp://r.test/y", ""] {
-            assert!(next(&from, &headers(location)).is_err() || location.is_empty(), "{location:?}");
-        }
-        assert!(next(&uri("http://r.test/x"), &headers("http://s.test/y")).is_ok());
-        assert!(next(&from, &HeaderMap::new()).is_err());
-    }
-
-    #[test]
-    fn waiting_is_told_in_seconds_or_as_a_date() {
-        let headers = |text: &str| HeaderMap::from_iter([(RETRY_AFTER, text.parse().expect("a header"))]);
-        assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after(&headers("Fri, 31 Dec 1999 23:59:59 GMT")), Some(Duration::ZERO));
-        assert!(retry_after(&headers("Fri, 31 Dec 2100 23:59:59 GMT")).is_some_and(|wait| wait > WAIT_MAX));
-        assert_eq!(retry_after(&headers("soon")), None);
-        assert_eq!(retry_after(&HeaderMap::new()), None);
+        Ok(())
     }
 }

@@ -50,11 +50,19 @@ pub struct Failure {
     pub why: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The status that the registry answered with, if it answered.
+    pub status: Option<u16>,
 }
 
 impl Error {
     pub(crate) fn new(class: Class, doing: impl Into<String>, why: impl fmt::Display) -> Self {
-        Error::Failed(Box::new(Failure { class, doing: doing.into(), why: why.to_string(), hint: None }))
+        Error::Failed(Box::new(Failure {
+            class,
+            doing: doing.into(),
+            why: why.to_string(),
+            hint: None,
+            status: None,
+        }))
     }
 
     pub(crate) fn with_hint(mut self, text: impl Into<String>) -> Self {
@@ -62,6 +70,21 @@ impl Error {
             failure.hint = Some(text.into());
         }
         self
+    }
+
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        if let Error::Failed(failure) = &mut self {
+            failure.status = Some(status);
+        }
+        self
+    }
+
+    /// The status that the registry answered with, if that is what failed.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Error::Image(_) => None,
+            Error::Failed(failure) => failure.status,
+        }
     }
 
     /// Its class; none for the store's.

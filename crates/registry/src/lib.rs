@@ -1,6 +1,6 @@
 //! Registries: names, credentials, the distribution protocol.
 //!
-//! Start at `pull.rs`, the story of a pull. Everything that arrives is hostile until its digest says otherwise; what becomes
+//! Start at `pull.rs` and `push.rs`, the stories of a pull and a push. Everything that arrives is hostile until its digest says otherwise; what becomes
 //! of an image's bytes is the store's business (`hull-image`). Threads are used here and nowhere on the way of `run`;
 //! nothing of TLS is touched before a connection is made.
 
@@ -8,16 +8,22 @@
 
 mod auth;
 mod blob;
+mod body;
 mod challenge;
 mod client;
 pub mod credentials;
 mod dns;
 mod error;
+mod http;
 pub mod progress;
 mod pull;
+mod push;
+pub mod referrers;
 mod registries;
 mod secret;
 mod tls;
+mod upload;
+mod workers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,16 +34,15 @@ pub use auth::Access;
 pub use client::Client;
 pub use credentials::Credentials;
 pub use error::{Class, Error, Failure, Result};
-pub use progress::Progress;
+pub use progress::{Progress, PushProgress, Step};
 pub use pull::{Pulled, pull};
+pub use push::{PushOptions, Pushed, push};
 pub use registries::{Registries, Source};
 pub use secret::Secret;
 
-/// How registries are used.
-#[derive(Clone, Debug)]
-pub struct PullOptions {
-    /// The platform that is wanted of an image for several.
-    pub platform: Platform,
+/// How a registry is used.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
     /// Whether certificates are verified and needed; as configured, if not given.
     pub tls_verify: Option<bool>,
     /// Credentials instead of those in the files.
@@ -48,26 +53,27 @@ pub struct PullOptions {
     pub cert_dir: Option<PathBuf>,
     /// How long nothing may come before a connection is given up; 30 seconds if not given.
     pub timeout: Option<Duration>,
+}
+
+impl Options {
+    fn stall(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(30))
+    }
+}
+
+/// What is pulled, and how.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// How its registry is used.
+    pub registry: Options,
+    /// The platform that is wanted of an image for several.
+    pub platform: Platform,
     /// The most bytes that one layer may unpack to; 64 GiB if not given.
     pub layer_max: Option<u64>,
 }
 
 impl Default for PullOptions {
     fn default() -> Self {
-        Self {
-            platform: Platform::host(),
-            tls_verify: None,
-            credentials: None,
-            auth_file: None,
-            cert_dir: None,
-            timeout: None,
-            layer_max: None,
-        }
-    }
-}
-
-impl PullOptions {
-    fn stall(&self) -> Duration {
-        self.timeout.unwrap_or(Duration::from_secs(30))
+        Self { registry: Options::default(), platform: Platform::host(), layer_max: None }
     }
 }

@@ -5,19 +5,18 @@
 //!
 //! [`Incoming::publish`]: hull_image::Incoming::publish
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use hull_image::{Blob, Digest, Image, MANIFEST_TYPES, Manifest, Part, Platform, Reference, Store};
 use ureq::http::header::CONTENT_TYPE;
 
 use crate::PullOptions;
 use crate::auth::Access;
 use crate::blob::BlobReader;
-use crate::client::{Ask, Client, small};
+use crate::client::{Ask, Client};
 use crate::error::{Class, Error, Result, shown};
+use crate::http::small;
 use crate::progress::Progress;
 use crate::registries::{Registries, Source};
+use crate::workers;
 
 /// The largest manifest or configuration.
 const DOCUMENT_MAX: u64 = 4 << 20;
@@ -74,7 +73,7 @@ fn from_source(
     progress: &dyn Progress,
 ) -> Result<Pulled> {
     // Nothing is asked yet: who we are is told when the registry wants to know.
-    let client = Client::connect(source, options, Access::Pull)?;
+    let client = Client::connect(source, &options.registry, Access::Pull)?;
     progress.resolving(name);
 
     // From the tag or digest to the manifest for one platform. Every document is verified before it is read.
@@ -94,8 +93,7 @@ fn from_source(
     // All of it appears at once.
     let new = !parts.is_empty() || store.find(&found.digest.to_string())?.is_none();
     let name = listed_name(name)?;
-    let index = found.is_index.then_some(&found.digest);
-    let image = incoming.publish(parts, &name, index)?;
+    let image = incoming.publish(parts, &name, Some(&found.digest))?;
     Ok(Pulled { image, name, digest: found.digest, new })
 }
 
@@ -109,7 +107,6 @@ fn listed_name(name: &Reference) -> Result<Reference> {
 
 struct Found {
     digest: Digest,
-    is_index: bool,
     manifest: Blob,
     data: Vec<u8>,
     config: Blob,
@@ -119,10 +116,10 @@ struct Found {
 fn find_manifest(client: &Client, name: &Reference, platform: &Platform) -> Result<Found> {
     let (mut blob, mut data) = top_manifest(client, name)?;
     let digest = blob.digest.clone();
-    for depth in 0..=NESTED_MAX {
+    for _ in 0..=NESTED_MAX {
         match hull_image::read_manifest(&data, &blob.media_type, platform)? {
             Manifest::Image { config, layers } => {
-                return Ok(Found { digest, is_index: depth > 0, manifest: blob, data, config, layers });
+                return Ok(Found { digest, manifest: blob, data, config, layers });
             }
             Manifest::Index(entry) => {
                 data = document(client, &entry, "manifests")?;
@@ -174,37 +171,14 @@ fn document(client: &Client, blob: &Blob, kind: &str) -> Result<Vec<u8>> {
 
 /// Receives all parts, some at a time. The first failure ends the others; what they have is kept.
 fn fetch(client: &Client, parts: &mut [Part<'_>], progress: &dyn Progress) -> Result<()> {
-    let workers = WORKERS.min(parts.len());
-    let cancelled = AtomicBool::new(false);
-    let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let next = AtomicUsize::new(0);
-    let queue: Vec<Mutex<&mut Part<'_>>> = parts.iter_mut().map(Mutex::new).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(part) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut part = part.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    if cancelled.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    if let Err(error) = receive(client, &mut part, &cancelled, progress) {
-                        cancelled.store(true, Ordering::Relaxed);
-                        let mut first = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        first.get_or_insert(error);
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+    workers::each(client, WORKERS, parts.iter_mut(), |part| receive(client, part, progress)).map(|_| ())
 }
 
-fn receive(client: &Client, part: &mut Part<'_>, cancelled: &AtomicBool, progress: &dyn Progress) -> Result<()> {
+fn receive(client: &Client, part: &mut Part<'_>, progress: &dyn Progress) -> Result<()> {
     let blob = part.blob().clone();
     let mut failure = None;
     let advance = |bytes| progress.advance(&blob.digest, bytes);
-    let reader = BlobReader::new(client, &blob, part.have(), cancelled, &mut failure, &advance);
+    let reader = BlobReader::new(client, &blob, part.have(), &mut failure, &advance);
     let received = part.receive(reader);
     // The network's own error says more than the stream's.
     match (failure, received) {

@@ -211,6 +211,15 @@ impl Registries {
         sources.push(rewrite(&whole, prefix, location, entry.insecure)?);
         Ok(sources)
     }
+
+    /// Where `name` itself is at home, which is where it is pushed to: no mirror.
+    ///
+    /// # Errors
+    /// As [`Registries::sources`].
+    pub fn origin(&self, name: &Reference) -> Result<Source> {
+        let none = || Error::new(Class::Config, format!("use {}", name.name()), "it leads to no registry");
+        self.sources(name)?.pop().ok_or_else(none)
+    }
 }
 
 /// Whether a name says its registry: Docker's rule.

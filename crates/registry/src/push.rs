@@ -1,0 +1,202 @@
+//! The story of a push: from an image of the store to a name at a registry.
+//!
+//! The blobs go first, several at once, each only if the registry lacks it; then the configuration, and last the manifest, so
+//! that the name never leads to something that is not there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hull_image::{Blob, Digest, Image, Outgoing, PackOptions, Piece, Reference, Store};
+use ureq::http::Method;
+use ureq::http::header::CONTENT_TYPE;
+
+use crate::Options;
+use crate::auth::Access;
+use crate::client::{Ask, Client, Payload};
+use crate::error::{Class, Error, Result};
+use crate::progress::{PushProgress, Step};
+use crate::registries::Registries;
+use crate::upload::{self, Source, Upload, exists};
+use crate::{referrers, workers};
+
+/// Layers that are packed or sent at once.
+const WORKERS: usize = 3;
+/// Other repositories for which the right to read is asked, to take layers from.
+const OTHERS_MAX: usize = 8;
+
+/// How something is pushed.
+#[derive(Clone, Debug, Default)]
+pub struct PushOptions {
+    /// How its registry is used.
+    pub registry: Options,
+    /// How its layers are packed.
+    pub pack: PackOptions,
+    /// The bytes of one chunk of an upload; 64 MiB if not given.
+    pub chunk: Option<u64>,
+}
+
+/// What the registry has now.
+#[derive(Debug)]
+pub struct Pushed {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's length in bytes.
+    pub size: u64,
+}
+
+/// Pushes an image to the registry under `name`.
+///
+/// # Errors
+/// A name with a digest, which is not ours to choose; a registry that is blocked, refuses or cannot be reached; a blob that
+/// is not what its digest says.
+pub fn push(
+    store: &Store,
+    image: &Image,
+    name: &Reference,
+    options: &PushOptions,
+    progress: &dyn PushProgress,
+) -> Result<Pushed> {
+    let tag = tag(name)?;
+
+    // Which registry that is, and which of its repositories have layers that need not be sent.
+    let registries = Registries::load()?;
+    let source = registries.origin(name)?;
+    let holders = holders(store, image, name, &registries)?;
+    let others: BTreeSet<&String> = holders.values().collect();
+    let others = others.into_iter().take(OTHERS_MAX).cloned().collect();
+    let client = Client::connect(&source, &options.registry, Access::Push(others))?;
+
+    // What goes out is held open from here on.
+    let outgoing = store.outgoing(image, &options.pack)?;
+    let layers = send_layers(&client, &outgoing, &holders, options, progress)?;
+    let (config, data) = outgoing.config();
+    send_document(&client, config, data)?;
+
+    // The name leads to it from here on.
+    let (manifest, data) = outgoing.manifest(&layers)?;
+    put_manifest(&client, tag, &manifest, &data)?;
+    store.pushed(image, name, &manifest.digest)?;
+    Ok(Pushed { digest: manifest.digest, size: manifest.size })
+}
+
+fn tag(name: &Reference) -> Result<&str> {
+    match (name.tag(), name.digest()) {
+        (Some(tag), None) => Ok(tag),
+        _ => Err(Error::new(Class::Usage, format!("push {name}"), "a push is to a tag, not to a digest")),
+    }
+}
+
+/// For each blob of the image another repository of the same registry that is known to have it, by its path there.
+fn holders(
+    store: &Store,
+    image: &Image,
+    name: &Reference,
+    registries: &Registries,
+) -> Result<BTreeMap<Digest, String>> {
+    let here = registries.origin(name)?;
+    let mut found = BTreeMap::new();
+    for (digest, holder) in store.holders(image)? {
+        let there = registries.origin(&holder)?;
+        if there.host == here.host && there.path != here.path {
+            found.entry(digest).or_insert(there.path);
+        }
+    }
+    Ok(found)
+}
+
+/// Gives what each layer became.
+fn send_layers(
+    client: &Client,
+    outgoing: &Outgoing<'_>,
+    holders: &BTreeMap<Digest, String>,
+    options: &PushOptions,
+    progress: &dyn PushProgress,
+) -> Result<Vec<Blob>> {
+    // One that is in the image twice goes once.
+    let mut different: Vec<&Piece<'_>> = Vec::new();
+    for piece in outgoing.layers() {
+        if !different.iter().any(|known| known.stored() == piece.stored()) {
+            different.push(piece);
+        }
+    }
+    let shown: Vec<&Digest> = different.iter().map(|piece| piece.diff_id()).collect();
+    progress.layers(&shown);
+    let made = workers::each(client, WORKERS, different.iter(), |piece| {
+        let from = holders.get(&piece.stored().digest).map(String::as_str);
+        send_layer(client, piece, from, options, progress)
+    })?;
+    let became = |piece: &Piece<'_>| {
+        let at = different.iter().position(|known| known.stored() == piece.stored());
+        at.and_then(|at| made.get(at)).unwrap_or(piece.stored()).clone()
+    };
+    Ok(outgoing.layers().iter().map(became).collect())
+}
+
+fn send_layer(
+    client: &Client,
+    piece: &Piece<'_>,
+    from: Option<&str>,
+    options: &PushOptions,
+    progress: &dyn PushProgress,
+) -> Result<Blob> {
+    let tell = |step| progress.layer(piece.diff_id(), step);
+    let mut ready = None;
+    let blob = match piece.known() {
+        Some(blob) => blob,
+        None => {
+            tell(Step::Packing);
+            ready.insert(piece.ready()?).blob.clone()
+        }
+    };
+    if exists(client, &blob)? {
+        tell(Step::Exists);
+        return Ok(blob);
+    }
+    let Some(session) = upload::begin(client, &blob, from, options.chunk)? else {
+        tell(Step::Mounted(from.unwrap_or_default()));
+        return Ok(blob);
+    };
+    let ready = match ready {
+        Some(ready) => ready,
+        None => piece.ready()?,
+    };
+    let size = ready.blob.size;
+    let sent = |at| tell(Step::Sending(at, size));
+    Upload { client, blob: &ready.blob, source: Source::File(&ready.file), sent: &sent }.send(session)?;
+    tell(Step::Sent);
+    Ok(ready.blob)
+}
+
+/// A configuration, which is a blob like a layer, but small.
+pub(crate) fn send_document(client: &Client, blob: &Blob, data: &[u8]) -> Result<()> {
+    if exists(client, blob)? {
+        return Ok(());
+    }
+    match upload::begin(client, blob, None, Some(u64::MAX))? {
+        Some(session) => Upload { client, blob, source: Source::Bytes(data), sent: &|_| {} }.send(session),
+        None => Ok(()),
+    }
+}
+
+/// Enters a manifest or an index under a tag or its own digest, and among the referrers of what it refers to.
+pub(crate) fn put_manifest(client: &Client, reference: &str, blob: &Blob, data: &[u8]) -> Result<()> {
+    let doing = format!("push the manifest {reference} to {}", client.host());
+    let mut ask = Ask::new(Method::PUT, format!("/v2/{}/manifests/{reference}", client.path()), doing.clone());
+    ask.headers.push((CONTENT_TYPE.as_str(), blob.media_type.clone()));
+    ask.body = Payload::Bytes(data);
+    ask.again = true;
+    let response = client.send(&ask)?;
+    let told = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+    if told.is_some_and(|told| told != blob.digest.as_str()) {
+        let why = format!(
+            "the registry filed it as {}, it is {}",
+            crate::error::shown(told.unwrap_or_default()),
+            blob.digest
+        );
+        return Err(Error::new(Class::Protocol, doing, why));
+    }
+    let listed = response.headers().contains_key("oci-subject");
+    match referrers::subject(data) {
+        Some(subject) if !listed => referrers::enter(client, &subject, blob, data),
+        _ => Ok(()),
+    }
+}
