@@ -11,6 +11,7 @@ mod explain;
 mod explain_build;
 mod explain_html;
 mod full_disk;
+mod hostile_exe;
 mod hostile_registry;
 mod isolation;
 mod kill;

@@ -245,5 +245,6 @@ hull_tests::alone! {
 }
 
 fn main() {
+    hull_sys::exe::seal().expect("a process that may do it");
     std::process::exit(hull_tests::alone::main(&[("run", TESTS)]));
 }

@@ -163,12 +163,15 @@ pub fn dry_run(engine: &Engine, options: &RunOptions) -> Result<String> {
     Ok(format!("root        {source}\n{plan}{limits}"))
 }
 
-/// The plan of the specification, and what none can say: files of the container's own in /etc, below the user's mounts.
+/// The plan of the specification, and what none can say: files of the container's own in /etc, below the user's mounts;
+/// that hull itself is process 1.
 pub(crate) fn plan(options: &RunOptions, id: &str, spec: &oci_spec::runtime::Spec) -> Result<Plan> {
     let mut plan = Plan::from_spec(spec)?;
     let hostname = options.hostname.as_deref().unwrap_or(&id[..12]);
     let files = etc::files(hostname, options.network == Network::Host);
     plan.mounts.splice(spec::KERNEL_MOUNTS..spec::KERNEL_MOUNTS, files);
+    // By its descriptor: no path of the container leads to hull's file, so nobody there can make it writable.
+    plan.process.itself = options.init;
     Ok(plan)
 }
 

@@ -27,8 +27,8 @@ pub use mounts::KERNEL_MOUNTS;
 /// Docker's search path for commands.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where `--init` puts hull's own file: on the container's own /dev, so that nothing of it stays in a folder or layer.
-pub const INIT: &str = "/dev/hull-init";
+/// The name by which hull knows that it is what `--init` starts.
+pub const INIT: &str = "hull-init";
 
 type Built<T> = std::result::Result<T, OciSpecError>;
 

@@ -36,6 +36,9 @@ pub fn init(args: Vec<OsString>) -> i32 {
 
 fn run(words: &[OsString]) -> Result<Ended, Report> {
     let failed = |error: hull_sys::Error| Report::usage(format!("cannot be the container's init: {error}"), None);
+    // It was executed without a path that would name it.
+    rustix::thread::set_name(c"hull-init")
+        .map_err(|error| Report::usage(format!("cannot be the container's init: {error}"), None))?;
     // Before there is a child: none of its signals may be lost.
     signal::block_all().map_err(failed)?;
     let signals = signal::signalfd().map_err(failed)?;

@@ -104,6 +104,16 @@ fn root_only() -> Result<(), Report> {
     Err(Report::usage("hull needs root: running without it is not supported yet", Some("sudo hull …")))
 }
 
+/// What every verb that puts a process into a container does first; it may begin the program again.
+fn out_of_reach() -> Result<(), Report> {
+    hull_sys::trace::stage(
+        "put hull's own file out of reach",
+        "In a container /proc/PID/exe leads to the file that a process executes. Ours becomes the same file on a \
+         read-only mount that is in nobody's tree, for the host will execute it again.",
+    );
+    hull_sys::exe::seal().map_err(|error| Report::host("put hull's own file out of a container's reach", error))
+}
+
 fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
     let (explain, dry_run) = (args.explain.take(), args.dry_run);
     let (policy, registry) = (args.pull, args.registry.clone());
@@ -111,6 +121,9 @@ fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
     let mut options = args.options(Source::default())?;
     root_only()?;
     explained(explain.as_ref(), || {
+        if !dry_run {
+            out_of_reach()?;
+        }
         options.source = match wanted {
             Wanted::Source(source) => source,
             Wanted::Build(_) if dry_run => {
@@ -160,6 +173,7 @@ fn build(engine: &Engine, args: &BuildArgs) -> Result<i32, Report> {
             print!("{}", hull_build::plan(&mut StoreWorker::new(&store, &engine.runroot)?, &options)?);
             return Ok(0);
         }
+        out_of_reach()?;
         println!("{}", perform(engine, &options, args.quiet)?);
         Ok(0)
     })

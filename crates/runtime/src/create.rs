@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use hull_sys::ns::{Fork, Namespaces};
 use hull_sys::sync;
-use hull_sys::trace;
+use hull_sys::{exe, trace};
 
 use crate::cgroup::Cgroup;
 use crate::created::Created;
@@ -71,6 +71,7 @@ pub enum Stdio {
 /// The step that failed, in the parent or in the child. Nothing is left then: the child is dead and reaped, and what
 /// it had made went with its namespaces.
 pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
+    out_of_reach()?;
     if let Some(profile) = &plan.process.apparmor {
         lsm::check(profile)?;
     }
@@ -142,5 +143,13 @@ fn bring_up(created: &mut Created, plan: &Plan, inputs: &Inputs<'_>) -> Result<(
     match created.hear()?.0.as_slice() {
         b"ready" => Ok(()),
         message => Err(Error::from_message(message)),
+    }
+}
+
+/// A caller that forgot to would not notice until somebody overwrites its file (CVE-2019-5736).
+pub(crate) fn out_of_reach() -> Result<()> {
+    match exe::is_sealed() {
+        true => Ok(()),
+        false => Err(Error::invalid("enter the container", "the program's own file would be within its reach")),
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 
 use hull_sys::fs::{self, CWD};
-use hull_sys::{Errno, Error as SysError, process};
+use hull_sys::{Errno, Error as SysError, exe, process};
 use rustix::fs::{FileType, OFlags};
 
 use crate::error::{Class, Error, Result};
@@ -31,6 +31,9 @@ pub(crate) fn candidates(plan: &Process) -> Vec<CString> {
 
 /// Looks for a candidate that may be executed, long before one is: whoever only creates a container is told then.
 pub(crate) fn look(plan: &Process) -> Result<()> {
+    if plan.itself {
+        return Ok(());
+    }
     let mut denied = None;
     for path in candidates(plan) {
         let stat = fs::openat(CWD, &path, OFlags::PATH, 0).and_then(|file| fs::fstat(file.as_fd()));
@@ -51,6 +54,9 @@ fn is_program(stat: &fs::Stat) -> bool {
 
 /// Executes the first candidate that can be. Comes back only with the reason why none could.
 pub(crate) fn execute(plan: &Process, candidates: &[CString]) -> Error {
+    if plan.itself {
+        return Error::setup("execute hull in the container", exe::execute(&plan.argv, &plan.env));
+    }
     let mut denied: Option<(SysError, &CString)> = None;
     for path in candidates {
         let error = process::execve(path, &plan.argv, &plan.env);

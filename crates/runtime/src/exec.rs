@@ -22,7 +22,7 @@ use rustix::fs::OFlags;
 
 use crate::cgroup::Cgroup;
 use crate::command;
-use crate::create::Stdio;
+use crate::create::{Stdio, out_of_reach};
 use crate::created::Created;
 use crate::error::{Doing, Result};
 use crate::identity;
@@ -50,6 +50,7 @@ pub struct Inputs<'a> {
 /// # Errors
 /// The step that failed, in the parent or in the child; the child is dead and reaped then.
 pub fn exec(plan: &Process, inputs: Inputs<'_>) -> Result<Created> {
+    out_of_reach()?;
     if let Some(profile) = &plan.apparmor {
         lsm::check(profile)?;
     }
@@ -97,6 +98,8 @@ fn child(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: Line)
 
 /// The child's half. Comes back only with an error.
 fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line) -> Result<()> {
+    // Born into the container's processes, which see it from now on: none of them may look into it (CVE-2016-9962).
+    cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     // Half-made it ends with its parent, wherever that is killed; whoever waits for it would wait for ever.
     parent::tie(line)?;
     trace::stage(
@@ -120,10 +123,8 @@ fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line
 
     trace::stage(
         "join the namespaces",
-        "All of the container's at once, by the descriptor of its first process: no other process can take its place. \
-         Before that nobody inside can see this one, and then none may look into it (CVE-2016-9962).",
+        "All of the container's at once, by the descriptor of its first process: no other process can take its place.",
     );
-    cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     let rest = namespaces.without(Namespaces::PID);
     ns::setns(inputs.init, rest).doing(|| "join the container's namespaces".to_owned())?;
     if namespaces.contains(Namespaces::USER) {

@@ -10,6 +10,7 @@
 pub mod bpf;
 mod call;
 pub mod cred;
+pub mod exe;
 pub mod fs;
 pub mod mount;
 pub mod net;

@@ -179,7 +179,7 @@ fn fork(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -
 }
 
 /// How many threads this process has: /proc/self/task has a link for each, and two of its own.
-fn threads() -> Option<u64> {
+pub(crate) fn threads() -> Option<u64> {
     let stat = rustix::fs::stat(c"/proc/self/task").ok()?;
     stat.st_nlink.checked_sub(2)
 }

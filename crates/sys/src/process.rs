@@ -24,19 +24,41 @@ pub(crate) fn check(result: i64) -> rustix::io::Result<i64> {
 /// `execve(2)`. Comes back only with an error.
 pub fn execve(path: &CStr, argv: &[CString], env: &[CString]) -> Error {
     let count = format!("{} vars", env.len());
-    let args = [Arg::cstr(path), Arg::List(argv), Arg::Text(&count)];
-    let pending = if trace::enabled() { trace::begin("execve", &args) } else { None };
+    exec("execve", &[Arg::cstr(path), Arg::List(argv), Arg::Text(&count)], (argv, env), |argv, env| {
+        // SAFETY: both arrays end with a null pointer and point to terminated strings that outlive the call.
+        unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    })
+}
+
+/// `execveat(2)` of what `file` is a descriptor of. Comes back only with an error.
+pub fn execveat(file: BorrowedFd<'_>, argv: &[CString], env: &[CString]) -> Error {
+    let count = format!("{} vars", env.len());
+    let args = [Arg::fd(&file), Arg::Str(b""), Arg::List(argv), Arg::Text(&count), Arg::Text("AT_EMPTY_PATH")];
+    exec("execveat", &args, (argv, env), |argv, env| {
+        let (file, flags) = (file.as_raw_fd(), libc::AT_EMPTY_PATH);
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_execveat, file, c"".as_ptr(), argv.as_ptr(), env.as_ptr(), flags) };
+    })
+}
+
+/// `body` gets the words and the environment as arrays that end with a null pointer.
+fn exec(
+    name: &'static str,
+    args: &[Arg<'_>],
+    texts: (&[CString], &[CString]),
+    body: impl FnOnce(&[*const libc::c_char], &[*const libc::c_char]),
+) -> Error {
+    let pending = if trace::enabled() { trace::begin(name, args) } else { None };
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         list.iter().map(|item| item.as_ptr()).chain([ptr::null()]).collect()
     };
-    let (argv_pointers, env_pointers) = (pointers(argv), pointers(env));
-    // SAFETY: both arrays end with a null pointer and point to terminated strings that outlive the call.
-    unsafe { libc::execve(path.as_ptr(), argv_pointers.as_ptr(), env_pointers.as_ptr()) };
+    let (argv, env) = (pointers(texts.0), pointers(texts.1));
+    body(&argv, &env);
     let errno = check(-1).err().unwrap_or(Errno::IO);
     if let Some(pending) = pending {
         pending.end(Err(errno));
     }
-    Error::new("execve", join(&args), errno)
+    Error::new(name, join(args), errno)
 }
 
 /// `close_range(2)` with `CLOSE_RANGE_CLOEXEC`: every descriptor from `first` on closes at exec.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::{Built, INIT};
+use super::Built;
 use crate::options::RunOptions;
 
 fn mount(kind: &str, target: &str, options: &[&str]) -> Built<Mount> {
@@ -29,9 +29,6 @@ pub(super) fn mounts(options: &RunOptions) -> Built<Vec<Mount>> {
         mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", access])?,
     ];
     let mut all = kernel.to_vec();
-    if options.init {
-        all.push(bind(&"/proc/self/exe".into(), INIT, &["bind", "rprivate", "ro", "nosuid", "nodev"])?);
-    }
     for tmpfs in &options.tmpfs {
         let given: Vec<&str> = tmpfs.options.iter().map(String::as_str).collect();
         all.push(mount("tmpfs", &tmpfs.target.to_string_lossy(), &given)?);

@@ -44,6 +44,7 @@ struct Made {
 
 /// `create`.
 pub fn create(root: &Path, args: &CreateArgs, log: &Log) -> Result<(), Report> {
+    crate::out_of_reach()?;
     let bundle = bundle(&args.bundle)?;
     args.handover.check_terminal(bundle.plan.process.terminal, true)?;
     make(root, args, bundle, None, log)?.leave();
@@ -52,6 +53,7 @@ pub fn create(root: &Path, args: &CreateArgs, log: &Log) -> Result<(), Report> {
 
 /// `run`: gives the command's exit status.
 pub fn run(root: &Path, args: &CreateArgs, detach: bool, keep: bool, log: &Log) -> Result<i32, Report> {
+    crate::out_of_reach()?;
     if detach {
         create(root, args, log)?;
         return manage::start(root, &args.id, log);

@@ -23,6 +23,7 @@ pub const FAILED: i32 = 255;
 
 /// `exec`: gives the command's exit status, or 0 if nobody waits for it.
 pub fn exec(root: &Path, args: &ExecArgs, log: &Log) -> Result<i32, Report> {
+    crate::out_of_reach()?;
     let refuse = |cause: &str| Err(Report::usage(cause, None));
     let (id, command) = args.words.split_first().ok_or_else(|| Report::usage("no container was named", None))?;
     let (folder, state, status) = manage::find(root, id)?;

@@ -45,6 +45,8 @@ pub struct Process {
     pub cwd: PathBuf,
     /// The command.
     pub argv: Vec<CString>,
+    /// Whether hull itself is executed with these words, whatever file they name.
+    pub itself: bool,
     /// Its environment.
     pub env: Vec<CString>,
 }
@@ -84,6 +86,7 @@ impl Process {
             terminal: process.terminal().unwrap_or(false),
             cwd: process.cwd().clone(),
             argv: strings("execute the command", process.args().iter().flatten())?,
+            itself: false,
             env: strings("set the environment", process.env().iter().flatten())?,
         })
     }

@@ -11,6 +11,7 @@ mod process;
 use hull_tests::alone as tests;
 
 fn main() {
+    hull_sys::exe::seal().expect("a process that may do it");
     std::process::exit(hull_tests::alone::main(&[
         ("groups", groups::TESTS),
         ("mounts", mounts::TESTS),

