@@ -91,6 +91,95 @@ fn the_file_system_is_exported_and_the_image_kept() {
 }
 
 #[test]
+fn a_dockerfile_runs_in_one_command() {
+    let store = Builder::new();
+    store.file("file", "copied\n").file("Dockerfile", "FROM base\nCOPY file /file\nCMD [\"cat\", \"/file\"]\n");
+    store.file("other/Dockerfile", "FROM base\nCOPY file /other\nCMD [\"cat\", \"/other\"]\n");
+    let run = |arguments: &[&str]| {
+        let mut command = store.command(&[&["run", "--rm"], arguments].concat());
+        store.said(command.current_dir(store.context()).output().unwrap())
+    };
+    let context = store.context().to_string_lossy().into_owned();
+    for (arguments, out) in [
+        (&["-f", "Dockerfile", "--", "cat", "/file"][..], "copied\n"),
+        (&["-f", "Dockerfile"], "copied\n"),
+        (&["-C", &context], "copied\n"),
+        // The file is found from the current folder, what it copies from the context.
+        (&["-f", "other/Dockerfile", "-C", "."], "copied\n"),
+        (
+            &["-f", "other/Dockerfile", "--pids-limit", "20", "--", "cat", "/sys/fs/cgroup/pids/pids.max", "/other"],
+            "20\ncopied\n",
+        ),
+    ] {
+        let said = run(arguments);
+        let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let out = if unified && out.starts_with("20") { "copied\n" } else { out };
+        assert_eq!(said.out, out, "{arguments:?}: {said:?}");
+    }
+    assert_eq!(run(&["-f", "Dockerfile", "--", "sh", "-c", "exit 7"]).code, 7);
+    assert_eq!(run(&["-f", "no-such-file"]).code, 125);
+    store.file("Dockerfile", "FROM base\nRUN exit 3\n");
+    assert_eq!(run(&["-f", "Dockerfile"]).code, 125, "3 would be the command's");
+}
+
+/// What the original does: build, export, run from the folder.
+#[test]
+fn an_exported_file_system_runs_from_its_folder() {
+    let store = Builder::new();
+    store.file("app.sh", "echo Hello from $(hostname)!\n");
+    store.file("Dockerfile", "FROM base\nCOPY app.sh /app/\n");
+    let hull = |arguments: &[&str]| {
+        let mut command = store.command(arguments);
+        store.said(command.current_dir(store.corner().path()).output().unwrap())
+    };
+    // A second time into the folder that is there by then.
+    for _ in 0..2 {
+        let said = hull(&["build", "-f", "context/Dockerfile", "-t", "made", "-o", "./exported", "-C", "context"]);
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    let run = ["run", "--rm", "--rootfs", "exported", "--hostname", "container", "--", "sh", "/app/app.sh"];
+    assert_eq!(hull(&run).out, "Hello from container!\n");
+    assert_eq!(hull(&["run", "--rm", "made", "ls", "/app"]).out, "app.sh\n");
+}
+
+#[test]
+fn a_file_that_is_no_dockerfile_is_named() {
+    let store = Builder::new();
+    store.file("empty", "").file("Dockerfile", "FROM base\n");
+    fs::write(store.context().join("binary"), b"FROM base\nRUN \xff\xfe\n").unwrap();
+    let context = store.context().to_string_lossy().into_owned();
+    assert!(std::process::Command::new("mkfifo").arg(store.context().join("fifo")).status().unwrap().success());
+    for (file, why) in [
+        ("empty", "at least one FROM"),
+        ("binary", "not UTF-8"),
+        ("fifo", "not a regular file"),
+        ("", "not a regular file"),
+        ("no-such-file", "No such file"),
+    ] {
+        let path = store.context().join(file).to_string_lossy().into_owned();
+        let said = store.hull(&["build", "-f", &path, "-t", "made", &context]);
+        assert_eq!(said.code, 1, "{file}: {said:?}");
+        assert!(said.err.contains(why) && said.err.contains(file), "{file}: {said:?}");
+    }
+    let said = store.hull(&["build", "-t", "made", &store.context().join("no-such-folder").to_string_lossy()]);
+    assert!(said.code == 1 && said.err.contains("no-such-folder"), "{said:?}");
+}
+
+#[test]
+fn the_store_is_asked_before_any_registry() {
+    use hull_tests::scripted::{Answer, Scripted};
+    let store = Builder::new();
+    let registry = Scripted::new(|_| Answer::status(500));
+    let name = format!("{}/base:1", registry.address());
+    assert_eq!(store.hull(&["import", &store.archive().to_string_lossy(), &name]).code, 0);
+    let said = store.hull(&["run", "--rm", "--tls-verify=false", &name, "sh", "-c", "echo local"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "local\n"), "{said:?}");
+    assert!(registry.asked().is_empty());
+    let always = store.hull(&["run", "--rm", "--tls-verify=false", "--pull", "always", &name, "true"]);
+    assert!(always.code == 125 && !registry.asked().is_empty(), "it would have been asked: {always:?}");
+}
+
+#[test]
 fn an_image_without_layers_runs_what_is_mounted_into_it() {
     let store = Builder::new();
     let said = store.build("FROM scratch\nLABEL a=b\n");

@@ -51,6 +51,11 @@ fn the_story_has_exactly_the_calls_that_the_kernel_saw() {
         (&[][..], "/bin/true", 0),
         (&["--read-only", "--tmpfs", "/t", "--user", "1000", "--hostname", "x"], "/bin/true", 0),
         (&["--security-opt", "no-new-privileges"], "true", 0),
+        (&["-v", "/etc/passwd:/passwd:ro", "-v", "/tmp:/d", "-m", "64m", "--cap-drop", "ALL"], "/bin/true", 0),
+        (&["--privileged", "--network", "host"], "/bin/true", 0),
+        (&["--security-opt", "seccomp=unconfined", "--env", "mount=execve", "--hostname", "mount"], "/bin/true", 0),
+        (&["-v", "/no/such:/d"], "/bin/true", 125),
+        (&["--dry-run"], "/bin/true", 0),
         (&[], "not-there", 127),
     ] {
         let corner = Corner::new();

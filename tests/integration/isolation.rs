@@ -32,6 +32,62 @@ fn the_hosts_tree_is_gone() {
 }
 
 #[test]
+fn the_kernels_file_systems_are_where_programs_look_for_them() {
+    let corner = Corner::new();
+    let said = corner
+        .shell(&[], "cat /proc/self/mountinfo; ls -l /dev/fd /dev/stdin /dev/ptmx; echo x > /dev/shm/x && echo shm");
+    for (path, kind, options) in [
+        ("/proc", "proc", "rw,nosuid,nodev,noexec"),
+        ("/dev", "tmpfs", "rw,nosuid"),
+        ("/dev/pts", "devpts", "rw,nosuid,noexec"),
+        ("/dev/shm", "tmpfs", "rw,nosuid,nodev,noexec"),
+        ("/dev/mqueue", "mqueue", "rw,nosuid,nodev,noexec"),
+        ("/sys", "sysfs", "ro,nosuid,nodev,noexec"),
+        ("/sys/fs/cgroup", "", "ro,nosuid,nodev,noexec"),
+        ("/etc/hosts", "tmpfs", "rw"),
+        ("/etc/hostname", "tmpfs", "rw"),
+        ("/etc/resolv.conf", "tmpfs", "rw"),
+    ] {
+        let mount = said.out.lines().find(|line| line.split(' ').nth(4) == Some(path));
+        let mount = mount.unwrap_or_else(|| panic!("nothing at {path}: {said:?}"));
+        assert!(mount.contains(&format!(" {path} {options}")) && mount.contains(&format!(" - {kind}")), "{mount}");
+    }
+    for link in ["/dev/fd -> /proc/self/fd", "/dev/stdin -> /proc/self/fd/0", "/dev/ptmx -> pts/ptmx", "shm"] {
+        assert!(said.out.contains(link), "{link}: {said:?}");
+    }
+}
+
+/// On a host whose mounts tell each other of changes, systemd's default. Shown to fail when only "/" itself is made private
+/// and not what is mounted below: what hull lays over /proc and /sys then covers the host's.
+#[test]
+fn no_mount_goes_out_of_the_container_or_comes_in_later() {
+    let corner = Corner::new();
+    let (shared, go, ready) =
+        (corner.path().join("shared"), corner.path().join("shared/go"), corner.path().join("shared/ready"));
+    std::fs::create_dir(&shared).unwrap();
+    let inside = "mount -t tmpfs inside /d/inner && echo mounted; touch /d/ready; \
+                  while [ ! -e /d/go ]; do sleep 0.05; done; ls /d/outer";
+    let run = corner.run_command(&["--privileged", "-v", &format!("{}:/d", shared.display())], &["sh", "-c", inside]);
+    let outside = format!(
+        "set -e; trap 'touch {2}' EXIT; mount -t tmpfs hull-test {0}; mkdir {0}/inner {0}/outer; cat /proc/self/mountinfo > {0}/before
+         \"$@\" & while [ ! -e {1} ]; do sleep 0.05; kill -0 $!; done
+         cat /proc/self/mountinfo > {0}/during; cmp {0}/before {0}/during
+         mount -t tmpfs hull-test {0}/outer; touch {0}/outer/late {2}; wait $!; echo same",
+        shared.display(),
+        ready.display(),
+        go.display(),
+    );
+    // In a mount namespace of the test's own.
+    let mut shell = std::process::Command::new("unshare");
+    shell.args(["--mount", "--propagation", "shared", "sh", "-c", &outside, "sh"]);
+    let said = hull_tests::Said::from(
+        shell.arg(run.get_program()).args(run.get_args()).envs(corner.env()).output().unwrap(),
+    );
+    assert_eq!((said.code, said.out.as_str()), (0, "mounted\nsame\n"), "{said:?}");
+    corner.assert_clean();
+}
+
+#[test]
 fn capabilities_are_podmans_eleven_and_none_is_inheritable() {
     let said = Corner::new().shell(&[], "grep Cap /proc/self/status");
     let expected = "CapInh:\t0000000000000000\nCapPrm:\t00000000800405fb\nCapEff:\t00000000800405fb\n\

@@ -183,3 +183,57 @@ fn help_is_an_answer_and_a_wrong_flag_a_mistake() {
         assert!(said.code == 125 && said.out.is_empty() && said.err.starts_with("hull: "), "{wrong:?}: {said:?}");
     }
 }
+
+#[test]
+fn the_host_name_is_the_short_id_unless_it_was_given() {
+    let corner = Corner::new();
+    let said = corner.shell(&[], "hostname; echo $HOSTNAME; cat /etc/hostname; grep -c \"$HOSTNAME\" /etc/hosts");
+    let lines: Vec<&str> = said.out.lines().collect();
+    let id = lines[0];
+    assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{said:?}");
+    assert_eq!(lines, [id, id, id, "1"]);
+    assert_eq!(corner.shell(&["-h", "box"], "hostname; cat /etc/hostname").out, "box\nbox\n");
+}
+
+#[test]
+fn what_is_written_to_a_folder_as_root_stays_there_and_what_the_container_got_does_not() {
+    let corner = Corner::new();
+    let mut command = corner.hull();
+    command.arg("run-rootfs").arg("--rm").arg("--rootfs").arg(corner.rootfs());
+    let said = hull_tests::Said::from(command.args(["sh", "-c", "echo here > /made; ls /etc"]).output().unwrap());
+    assert_eq!((said.code, said.out.as_str()), (0, "hostname\nhosts\nresolv.conf\n"), "{said:?}");
+    assert_eq!(std::fs::read_to_string(corner.rootfs().join("made")).unwrap(), "here\n");
+    for file in ["hosts", "hostname", "resolv.conf"] {
+        let left = std::fs::read_to_string(corner.rootfs().join("etc").join(file)).unwrap_or_default();
+        assert_eq!(left, "", "only the mount had a text: {file}");
+    }
+}
+
+#[test]
+fn without_root_every_verb_says_what_is_missing() {
+    use std::os::unix::fs::PermissionsExt;
+    let corner = Corner::new();
+    let program = corner.path().join("hull");
+    std::fs::copy(hull_tests::hull_bin(), &program).unwrap();
+    std::fs::set_permissions(corner.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let rootfs = corner.rootfs().to_string_lossy().into_owned();
+    for arguments in [
+        &["run", "--rootfs", &rootfs, "--", "true"][..],
+        &["run", "image"],
+        &["build", "."],
+        &["demo"],
+        &["images"],
+        &["import", "x.tar", "x"],
+        &["ps", "-a"],
+        &["rm", "x"],
+        &["rmi", "x"],
+        &["info"],
+        &["system", "check"],
+    ] {
+        let mut nobody = std::process::Command::new("setpriv");
+        nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program).args(arguments);
+        let said = hull_tests::Said::from(nobody.envs(corner.env()).output().unwrap());
+        assert_eq!(said.code, 125, "{arguments:?}: {said:?}");
+        assert!(said.err.contains("hull needs root") && said.err.contains("hint: "), "{arguments:?}: {said:?}");
+    }
+}

@@ -129,7 +129,10 @@ fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
             Wanted::Build(_) if dry_run => {
                 return Err(Report::usage("--dry-run needs an image that exists", Some("hull build --dry-run")));
             }
-            Wanted::Build(build) => Source::Image(perform(engine, &build, false)?),
+            // As for every run whose command did not come to be executed.
+            Wanted::Build(build) => {
+                Source::Image(perform(engine, &build, false).map_err(|report| report.with_code(125))?)
+            }
         };
         if dry_run {
             print!("{}", hull_engine::run::dry_run(engine, &options)?);
