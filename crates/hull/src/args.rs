@@ -445,7 +445,8 @@ fn pids(limit: i64) -> Result<i64, Report> {
     if limit < -1 {
         return Err(Report::usage(format!("--pids-limit {limit}: a limit is positive, or -1 for none"), None));
     }
-    Ok(limit)
+    // 0 is Docker's other word for none.
+    Ok(if limit == 0 { -1 } else { limit })
 }
 
 fn swap(text: &str, memory: Option<i64>) -> Result<i64, Report> {

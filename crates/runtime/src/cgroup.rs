@@ -9,6 +9,7 @@ mod apply;
 mod clear;
 mod devices;
 pub mod enter;
+mod fields;
 mod freezer;
 mod group;
 mod host;

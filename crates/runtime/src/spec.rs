@@ -18,7 +18,23 @@ const WORDS: [(&str, &str); 2] =
 /// # Errors
 /// It is no JSON, or a field has another type than the specification says; with line and column.
 pub fn read(text: &[u8]) -> Result<Spec> {
-    translated(text, |value| value.get_mut("process").map_or(0, translate))
+    let mut spec: Spec = translated(text, |value| value.get_mut("process").map_or(0, translate))?;
+    let zero = zero_means(spec.version());
+    let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(resources) = resources.filter(|resources| resources.pids().is_some_and(|pids| pids.limit() == 0)) {
+        // The types do not tell a limit of 0 from one that is not there.
+        let value: Value = serde_json::from_slice(text).unwrap_or_default();
+        let given = value.pointer("/linux/resources/pids/limit").is_some();
+        resources.pids_mut().as_mut().map(|pids| pids.set_limit(zero));
+        resources.set_pids(resources.pids().filter(|_| given));
+    }
+    Ok(spec)
+}
+
+/// What a `pids.limit` of 0 means by a version of the specification: until 1.2 no limit, which is -1 since then.
+pub fn zero_means(version: &str) -> i64 {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(1), Some(3)) { -1 } else { 0 }
 }
 
 /// Reads the text of a process on its own, as `exec --process` has it. What runc does without need not be there.
@@ -80,6 +96,19 @@ mod tests {
             );
             assert!(read(text.as_bytes()).is_ok(), "{flag}: {:?}", read(text.as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_limit_of_no_processes_is_one_since_1_3_and_none_before() {
+        let limit = |version: &str, pids: &str| {
+            let text = format!(r#"{{"ociVersion": "{version}", "linux": {{"resources": {{"pids": {pids}}}}}}}"#);
+            let spec = read(text.as_bytes()).unwrap();
+            spec.linux().as_ref().unwrap().resources().as_ref().unwrap().pids().map(|pids| pids.limit())
+        };
+        assert_eq!(limit("1.3.0", r#"{"limit": 0}"#), Some(0));
+        assert_eq!(limit("1.0.2-dev", r#"{"limit": 0}"#), Some(-1));
+        assert_eq!(limit("1.3.0", "{}"), None);
+        assert_eq!(limit("1.0.2", r#"{"limit": 5}"#), Some(5));
     }
 
     #[test]

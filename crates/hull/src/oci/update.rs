@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hull_engine::options::bytes;
 use hull_runtime::cgroup::{self, Host};
+use hull_runtime::spec;
 use hull_runtime::state::{Folder, Status};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
@@ -76,8 +77,8 @@ pub struct UpdateArgs {
 }
 
 impl UpdateArgs {
-    /// What is asked for, as the specification has it.
-    fn resources(&self) -> Result<LinuxResources, Report> {
+    /// What is asked for, as the specification has it; `version` is that of the container's.
+    fn resources(&self, version: &str) -> Result<LinuxResources, Report> {
         let size = |flag: &str, value: &Option<String>| {
             value.as_deref().map(|text| if text == "-1" { Ok(-1) } else { bytes(flag, text) }).transpose()
         };
@@ -97,13 +98,13 @@ impl UpdateArgs {
         let given = read("use the options", &given)?;
         match &self.resources {
             None => Ok(given),
-            Some(file) => Ok(cgroup::merged(&document(file)?, &given)?),
+            Some(file) => Ok(cgroup::merged(&document(file, version)?, &given)?),
         }
     }
 }
 
 /// The limits in a file.
-fn document(path: &Path) -> Result<LinuxResources, Report> {
+fn document(path: &Path, version: &str) -> Result<LinuxResources, Report> {
     let doing = || format!("read the resources from {}", path.display());
     let mut text = Vec::new();
     let mut read_all = |from: &mut dyn Read| from.take(LARGEST + 1).read_to_end(&mut text);
@@ -115,7 +116,11 @@ fn document(path: &Path) -> Result<LinuxResources, Report> {
     if text.len() as u64 > LARGEST {
         return Err(Report::host(doing(), format!("it is larger than {LARGEST} bytes")));
     }
-    let value: Value = serde_json::from_slice(&text).map_err(|error| Report::host(doing(), error))?;
+    let mut value: Value = serde_json::from_slice(&text).map_err(|error| Report::host(doing(), error))?;
+    let given = value.pointer("/pids/limit").is_some_and(|limit| limit != 0 || spec::zero_means(version) == 0);
+    if let Some(fields) = value.as_object_mut().filter(|_| !given) {
+        fields.remove("pids");
+    }
     read(&doing(), &value)
 }
 
@@ -140,7 +145,6 @@ pub fn update(root: &Path, args: &UpdateArgs) -> Result<i32, Report> {
     if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
         return Err(Report::usage("Intel RDT is not supported yet", None));
     }
-    let update = args.resources()?;
     let folder = Folder::open(root, &args.id)?;
     // Two updates at once would each keep what the other changed.
     let _turn = folder.wait_for_turn()?;
@@ -148,6 +152,7 @@ pub fn update(root: &Path, args: &UpdateArgs) -> Result<i32, Report> {
     if folder.status(&state)? == Status::Stopped {
         return Err(Report::usage("container not running", None));
     }
+    let update = args.resources(&state.oci_version)?;
     state.resources = cgroup::merged(&state.resources, &update)?;
     let host = Host::detect()?;
     let writes = cgroup::plan(&host, &state.resources)?;

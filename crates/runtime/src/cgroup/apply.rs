@@ -11,11 +11,12 @@ use super::limits::Write;
 use super::live::Cgroup;
 use crate::error::{Error, Result};
 
-/// A value, and the group that it is for.
+/// A value, and the file of the group that it is for.
 #[derive(Clone, Copy)]
 struct Step<'a> {
     group: &'a Group,
-    write: &'a Write,
+    file: &'a str,
+    value: &'a str,
 }
 
 /// What a file said before it was written.
@@ -30,15 +31,14 @@ impl Cgroup {
     pub(super) fn set_all(&self, host: &Host, writes: &[Write]) -> Result<()> {
         // Device lines are many, and all go to the same two files.
         let mut lines: Option<(&str, OwnedFd)> = None;
-        let steps = self.steps(host, writes)?;
-        in_passes(steps, |Step { group, write }| {
-            if let Some((_, open)) = lines.as_ref().filter(|(name, _)| *name == write.file) {
-                return fs::write(open.as_fd(), write.value.as_bytes());
+        in_passes(self.steps(host, writes)?, |Step { group, file, value }| {
+            if let Some((_, open)) = lines.as_ref().filter(|(name, _)| *name == file) {
+                return fs::write(open.as_fd(), value.as_bytes());
             }
-            let Some((open, file, value)) = group.open_for(write)? else { return Ok(()) };
+            let Some(open) = group.open_for(file, value)? else { return Ok(()) };
             group.put(open.as_fd(), file, value)?;
-            if write.controller == "devices" {
-                lines = Some((&write.file, open));
+            if file.starts_with("devices.") {
+                lines = Some((file, open));
             }
             Ok(())
         })
@@ -54,8 +54,8 @@ impl Cgroup {
     pub fn update(&self, host: &Host, writes: &[Write]) -> Result<()> {
         let writes: Vec<Write> = writes.iter().filter(|write| write.controller != "devices").cloned().collect();
         let mut formers: Vec<Former<'_>> = Vec::new();
-        let changed = in_passes(self.steps(host, &writes)?, |Step { group, write }| {
-            let Some((open, file, value)) = group.open_for(write)? else { return Ok(()) };
+        let changed = in_passes(self.steps(host, &writes)?, |Step { group, file, value }| {
+            let Some(open) = group.open_for(file, value)? else { return Ok(()) };
             // Some can only be written.
             let former = group.text(file).ok().map(|text| former(file, value, &text));
             if former.as_deref() == Some(value) {
@@ -109,7 +109,11 @@ impl Cgroup {
             if unified && !write.controller.is_empty() {
                 group.enable(&write.controller)?;
             }
-            steps.push(Step { group, write });
+            let (file, value) = match &write.instead {
+                Some((file, value)) if !group.has(&write.file) => (*file, value),
+                _ => (&*write.file, &write.value),
+            };
+            steps.push(Step { group, file, value });
         }
         Ok(steps)
     }
@@ -117,7 +121,7 @@ impl Cgroup {
 
 impl Step<'_> {
     fn refused(&self, error: hull_sys::Error) -> Error {
-        self.group.refused(&self.write.file, &self.write.value, error)
+        self.group.refused(self.file, self.value, error)
     }
 }
 

@@ -10,8 +10,8 @@ use hull_sys::fs::{self, CWD};
 use rustix::fs::OFlags;
 
 use super::clear::collect_members;
+use super::fields::for_field;
 use super::host::{Hierarchy, Host, Version};
-use super::limits::Write;
 use crate::error::{Doing, Error, Result};
 
 /// One group in one hierarchy.
@@ -40,15 +40,16 @@ impl Group {
         fs::openat(self.folder.as_fd(), &name, OFlags::WRONLY | OFlags::NOFOLLOW, 0)
     }
 
-    /// The file that `write` is for, open, with its name and the value; another one where the kernel has it instead. `None`
-    /// where it is to take away a limit that this kernel does not know: there is none.
-    pub(super) fn open_for<'a>(&self, write: &'a Write) -> hull_sys::Result<Option<(OwnedFd, &'a str, &'a str)>> {
-        match (self.open(&write.file), &write.instead) {
-            (Err(error), Some((file, value))) if error.errno() == Errno::NOENT => {
-                Ok(Some((self.open(file)?, file, value)))
-            }
-            (Err(error), None) if error.errno() == Errno::NOENT && matches!(&*write.value, "max" | "-1") => Ok(None),
-            (open, _) => Ok(Some((open?, &write.file, &write.value))),
+    /// Whether this kernel has `file` here.
+    pub(super) fn has(&self, file: &str) -> bool {
+        rustix::fs::access(self.path.join(file), rustix::fs::Access::EXISTS).is_ok()
+    }
+
+    /// Opens `file` for `value`. `None` where the kernel has no such file, and what it is to say is so anyway.
+    pub(super) fn open_for(&self, file: &str, value: &str) -> hull_sys::Result<Option<OwnedFd>> {
+        match self.open(file) {
+            Err(error) if error.errno() == Errno::NOENT && is_so_anyway(file, value) => Ok(None),
+            open => open.map(Some),
         }
     }
 
@@ -66,7 +67,7 @@ impl Group {
     }
 
     pub(super) fn refused(&self, file: &str, value: &str, error: hull_sys::Error) -> Error {
-        let doing = format!("write {value:?} to {}", self.path.join(file).display());
+        let doing = format!("write {value:?} to {}{}", self.path.join(file).display(), for_field(file));
         Error::setup(doing, error).hint(advice(file))
     }
 
@@ -100,6 +101,16 @@ impl Group {
             at.push(step);
         }
         Ok(())
+    }
+}
+
+/// Whether what a missing file is to say is in force without it: no limit, or no swap on a machine that has none.
+fn is_so_anyway(file: &str, value: &str) -> bool {
+    let swap = || std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1);
+    match (file, value) {
+        (_, "max" | "-1") => true,
+        ("memory.swap.max", "0") => !swap(),
+        _ => false,
     }
 }
 

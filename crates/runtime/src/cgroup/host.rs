@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hull_sys::fs::{CWD, read_file};
 
+use super::fields::for_field;
 use super::limits::Write;
 use crate::error::{Doing, Error, Result};
 
@@ -117,7 +118,7 @@ impl Host {
         if self.hierarchy(write).is_some() {
             return Ok(());
         }
-        let doing = format!("set {} to {}", write.file, write.value);
+        let doing = format!("set {} to {}{}", write.file, write.value, for_field(&write.file));
         let cause = format!("this machine has no {} controller that hull can use", write.controller);
         Err(Error::invalid(doing, cause).hint("see /proc/cgroups and /proc/self/mountinfo"))
     }

@@ -44,11 +44,9 @@ pub fn plan(host: &Host, resources: &LinuxResources) -> Result<Vec<Write>> {
         if v2("memory") { memory_v2(memory, &mut writes)? } else { memory_v1(memory, &mut writes)? }
     }
     if let Some(pids) = resources.pids() {
-        let limit = match pids.limit() {
-            0 => "max".to_owned(),
-            limit => amount("pids.max", limit, "max")?,
-        };
-        writes.push(write("pids", "pids.max", limit));
+        // 1 forbids all but the first process, as 0 does, and lets that one be born in its group on v2.
+        let limit = if pids.limit() == 0 { 1 } else { pids.limit() };
+        writes.push(write("pids", "pids.max", amount("pids.max", limit, "max")?));
     }
     if let Some(cpu) = resources.cpu() {
         if v2("cpu") {
@@ -63,7 +61,7 @@ pub fn plan(host: &Host, resources: &LinuxResources) -> Result<Vec<Write>> {
         if v2 { other::block_v2(block, &mut writes)? } else { other::block_v1(block, &mut writes) }
     }
     for limit in resources.hugepage_limits().iter().flatten() {
-        writes.push(other::huge_pages(limit, v2("hugetlb"))?);
+        writes.extend(other::huge_pages(limit, v2("hugetlb"))?);
     }
     if let Some(network) = resources.network() {
         other::network(network, host.unified(), &mut writes)?;
@@ -93,48 +91,57 @@ fn given(value: Option<i64>) -> Option<i64> {
     value.filter(|value| *value != 0)
 }
 
+/// The limits of memory, and of memory and swap together, which cannot be below it.
+fn memory_and_swap(memory: &LinuxMemory) -> Result<(Option<i64>, Option<i64>)> {
+    let (limit, swap) = (given(memory.limit()), given(memory.swap()));
+    match (limit, swap) {
+        (Some(limit), Some(swap)) if swap >= 0 && swap < limit => {
+            let cause = format!("it counts memory as well, and memory is limited to {limit}");
+            Err(Error::invalid(format!("limit memory and swap to {swap}"), cause))
+        }
+        both => Ok(both),
+    }
+}
+
 fn memory_v1(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
-    // A new group has no limits, so memory comes before memory and swap together, which must not be below it.
+    if let Some(hierarchy) = memory.use_hierarchy() {
+        writes.push(write("memory", "memory.use_hierarchy", u8::from(hierarchy)));
+    }
+    let (limit, swap) = memory_and_swap(memory)?;
     let files = [
-        ("memory.limit_in_bytes", memory.limit()),
-        ("memory.memsw.limit_in_bytes", memory.swap()),
-        ("memory.soft_limit_in_bytes", memory.reservation()),
-        ("memory.kmem.limit_in_bytes", memory.kernel()),
-        ("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp()),
+        ("memory.limit_in_bytes", limit),
+        ("memory.memsw.limit_in_bytes", swap),
+        ("memory.soft_limit_in_bytes", given(memory.reservation())),
+        ("memory.kmem.limit_in_bytes", given(memory.kernel())),
+        ("memory.kmem.tcp.limit_in_bytes", given(memory.kernel_tcp())),
     ];
     for (file, value) in files {
-        if let Some(value) = given(value) {
+        if let Some(value) = value {
             writes.push(write("memory", file, amount(file, value, "-1")?));
         }
     }
     if let Some(swappiness) = memory.swappiness() {
         writes.push(write("memory", "memory.swappiness", swappiness));
     }
-    if memory.disable_oom_killer() == Some(true) {
-        writes.push(write("memory", "memory.oom_control", 1));
-    }
-    if memory.use_hierarchy() == Some(true) {
-        writes.push(write("memory", "memory.use_hierarchy", 1));
+    if let Some(disabled) = memory.disable_oom_killer() {
+        writes.push(write("memory", "memory.oom_control", u8::from(disabled)));
     }
     Ok(())
 }
 
 fn memory_v2(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
-    let (limit, swap) = (given(memory.limit()), given(memory.swap()));
+    let (limit, swap) = memory_and_swap(memory)?;
     if let Some(limit) = limit {
         writes.push(write("memory", "memory.max", amount("memory.max", limit, "max")?));
     }
     // The specification's number is memory and swap together; v2 counts swap alone.
     let alone = match (swap, limit) {
-        // Unlimited memory without a word about swap means both, as on v1.
-        (Some(-1), _) | (None, Some(-1)) => Some(-1),
-        (None, _) => None,
-        (Some(swap), Some(limit)) if limit > 0 && swap >= limit => Some(swap - limit),
-        (Some(swap), limit) => {
-            let memory = limit.map_or("not limited".to_owned(), |limit| format!("limited to {limit}"));
-            let cause = format!("it counts memory as well, and memory is {memory}");
+        (Some(swap), Some(limit)) if swap > 0 && limit > 0 => Some(swap - limit),
+        (Some(swap), None) if swap > 0 => {
+            let cause = "it counts memory as well, and memory is not limited";
             return Err(Error::invalid(format!("limit memory and swap to {swap}"), cause));
         }
+        (swap, _) => swap,
     };
     if let Some(alone) = alone {
         writes.push(write("memory", "memory.swap.max", amount("memory.swap.max", alone, "max")?));
@@ -145,6 +152,7 @@ fn memory_v2(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
     let missing = [
         ("swappiness", memory.swappiness().is_some()),
         ("disableOOMKiller", memory.disable_oom_killer() == Some(true)),
+        ("useHierarchy to false", memory.use_hierarchy() == Some(false)),
         ("kernel", given(memory.kernel()).is_some()),
         ("kernelTCP", given(memory.kernel_tcp()).is_some()),
     ];
@@ -173,12 +181,26 @@ fn quota(cpu: &LinuxCpu) -> Result<Option<i64>> {
     }
 }
 
+/// The weight that is given, of a group that has one: an idle one has the least, and the kernel refuses another.
+fn shares(cpu: &LinuxCpu) -> Option<u64> {
+    cpu.shares().filter(|shares| *shares != 0 && cpu.idle() != Some(1))
+}
+
+/// v1's shares, 2 to 262144, as v2's weight, 1 to 10000, by the formula of runc 1.3.2 and crun 1.23: ends on ends, and v1's
+/// default of 1024 on v2's of 100. Their older versions had a straight line, on which 1024 was 39.
+fn weight(shares: u64) -> u64 {
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    // At the ends the sum of the fractions may be a trifle more or less than 0 and 4.
+    (10f64.powf(exponent) - 1e-9).ceil().clamp(1.0, 10_000.0) as u64
+}
+
 fn cpu_v1(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
-    if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
-        writes.push(write("cpu", "cpu.shares", shares));
-    }
     if let Some(idle) = cpu.idle() {
         writes.push(write("cpu", "cpu.idle", idle));
+    }
+    if let Some(shares) = shares(cpu) {
+        writes.push(write("cpu", "cpu.shares", shares));
     }
     if let Some(period) = cpu.period().filter(|period| *period != 0) {
         writes.push(write("cpu", "cpu.cfs_period_us", period));
@@ -204,13 +226,11 @@ fn cpu_v2(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
         let cause = "cgroup v2 has neither realtimeRuntime nor realtimePeriod";
         return Err(Error::invalid("limit realtime scheduling", cause));
     }
-    if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
-        // The range 2..262144 of v1 onto 1..10000, as runc and crun map it.
-        let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
-        writes.push(write("cpu", "cpu.weight", weight));
-    }
     if let Some(idle) = cpu.idle() {
         writes.push(write("cpu", "cpu.idle", idle));
+    }
+    if let Some(shares) = shares(cpu) {
+        writes.push(write("cpu", "cpu.weight", weight(shares)));
     }
     let (quota, period) = (quota(cpu)?, cpu.period().filter(|period| *period != 0));
     if quota.is_some() || period.is_some() {
@@ -223,155 +243,5 @@ fn cpu_v2(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
     Ok(())
 }
 
-/// Which version a host has decides the file names; both are exercised by these tables.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cgroup::{Hierarchy, Version};
-
-    fn host(version: Version) -> Host {
-        let controllers: &[&str] = match version {
-            Version::V1 => {
-                &["memory", "pids", "cpu", "cpuset", "devices", "blkio", "hugetlb", "net_cls", "net_prio", "rdma"]
-            }
-            Version::V2 => &["memory", "pids", "cpu", "cpuset", "io", "hugetlb", "rdma"],
-        };
-        let hierarchy = |controllers: Vec<String>| Hierarchy {
-            version,
-            controllers,
-            mount: "/cg".into(),
-            parent: Default::default(),
-            own: Default::default(),
-        };
-        let hierarchies = match version {
-            Version::V2 => vec![hierarchy(controllers.iter().map(|name| (*name).to_owned()).collect())],
-            Version::V1 => controllers.iter().map(|name| hierarchy(vec![(*name).to_owned()])).collect(),
-        };
-        Host { hierarchies }
-    }
-
-    fn values(version: Version, json: serde_json::Value) -> Result<Vec<String>> {
-        let resources: LinuxResources = serde_json::from_value(json).unwrap();
-        let writes = plan(&host(version), &resources)?;
-        Ok(writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect())
-    }
-
-    #[test]
-    fn the_same_limits_have_other_files_on_the_two_versions() {
-        let json = serde_json::json!({
-            "memory": {"limit": 100, "swap": 150}, "pids": {"limit": 20},
-            "cpu": {"shares": 1024, "quota": 50000, "period": 100000, "cpus": "0"}
-        });
-        assert_eq!(
-            values(Version::V1, json.clone()).unwrap(),
-            [
-                "memory.limit_in_bytes=100",
-                "memory.memsw.limit_in_bytes=150",
-                "pids.max=20",
-                "cpu.shares=1024",
-                "cpu.cfs_period_us=100000",
-                "cpu.cfs_quota_us=50000",
-                "cpuset.cpus=0"
-            ]
-        );
-        assert_eq!(
-            values(Version::V2, json).unwrap(),
-            [
-                "memory.max=100",
-                "memory.swap.max=50",
-                "pids.max=20",
-                "cpu.weight=39",
-                "cpu.max=50000 100000",
-                "cpuset.cpus=0"
-            ]
-        );
-    }
-
-    #[test]
-    fn unlimited_is_a_word_and_negative_numbers_are_mistakes() {
-        let unlimited = serde_json::json!({"memory": {"limit": -1}, "pids": {"limit": -1}});
-        assert_eq!(
-            values(Version::V2, unlimited).unwrap(),
-            ["memory.max=max", "memory.swap.max=max", "pids.max=max"]
-        );
-        let error = values(Version::V1, serde_json::json!({"memory": {"limit": -2}})).unwrap_err();
-        assert!(error.to_string().contains("memory.limit_in_bytes to -2"), "{error}");
-    }
-
-    #[test]
-    fn a_limit_without_its_controller_is_an_error() {
-        let resources: LinuxResources = serde_json::from_value(serde_json::json!({"pids": {"limit": 5}})).unwrap();
-        let error = plan(&Host::default(), &resources).unwrap_err();
-        assert!(error.to_string().contains("no pids controller"), "{error}");
-    }
-
-    #[test]
-    fn device_rules_become_lines_of_v1() {
-        let json = serde_json::json!({"devices": [
-            {"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"}
-        ]});
-        assert_eq!(values(Version::V1, json).unwrap(), ["devices.deny=a", "devices.allow=c 1:3 rw"]);
-    }
-
-    #[test]
-    fn the_rarer_limits_have_their_files() {
-        let json = serde_json::json!({
-            "cpu": {"quota": 50000, "period": 100000, "burst": 1000, "idle": 1},
-            "blockIO": {"weight": 500, "weightDevice": [{"major": 8, "minor": 0, "weight": 1000}],
-                "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 600}],
-                "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 30}]},
-            "hugepageLimits": [{"pageSize": "2MB", "limit": 4096}],
-            "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10}}
-        });
-        insta::assert_snapshot!(values(Version::V1, json.clone()).unwrap().join("\n"), @r"
-        cpu.idle=1
-        cpu.cfs_period_us=100000
-        cpu.cfs_quota_us=50000
-        cpu.cfs_burst_us=1000
-        blkio.weight=500
-        blkio.weight_device=8:0 1000
-        blkio.throttle.read_bps_device=8:0 600
-        blkio.throttle.write_iops_device=8:16 30
-        hugetlb.2MB.limit_in_bytes=4096
-        rdma.max=mlx5_1 hca_handle=3 hca_object=10
-        ");
-        insta::assert_snapshot!(values(Version::V2, json).unwrap().join("\n"), @r"
-        cpu.idle=1
-        cpu.max=50000 100000
-        cpu.max.burst=1000
-        io.weight=4950
-        io.weight=8:0 10000
-        io.max=8:0 rbps=600
-        io.max=8:16 wiops=30
-        hugetlb.2MB.max=4096
-        rdma.max=mlx5_1 hca_handle=3 hca_object=10
-        ");
-    }
-
-    #[test]
-    fn what_one_version_lacks_is_an_error_there() {
-        let cases = [
-            (Version::V2, serde_json::json!({"memory": {"swappiness": 10}}), "memory.swappiness"),
-            (Version::V2, serde_json::json!({"memory": {"kernel": 10}}), "memory.kernel"),
-            (Version::V2, serde_json::json!({"memory": {"swap": 10}}), "not limited"),
-            (Version::V2, serde_json::json!({"memory": {"limit": 20, "swap": 10}}), "limited to 20"),
-            (Version::V2, serde_json::json!({"cpu": {"realtimeRuntime": 10}}), "realtimeRuntime"),
-            (Version::V2, serde_json::json!({"network": {"classID": 10}}), "net_cls"),
-            (Version::V2, serde_json::json!({"unified": {"../pids.max": "1"}}), "../pids.max"),
-            (Version::V2, serde_json::json!({"unified": {"misc.max": "1"}}), "no misc controller"),
-            (Version::V1, serde_json::json!({"unified": {"pids.max": "1"}}), "unified"),
-            (Version::V1, serde_json::json!({"pids": {"limit": -5}}), "pids.max to -5"),
-            (Version::V1, serde_json::json!({"cpu": {"quota": -5}}), "-5"),
-        ];
-        for (version, json, words) in cases {
-            let error = values(version, json).unwrap_err().to_string();
-            assert!(error.contains(words), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_unified_map_is_written_as_it_is() {
-        let json = serde_json::json!({"unified": {"memory.high": "max", "cgroup.max.depth": "3"}});
-        assert_eq!(values(Version::V2, json).unwrap(), ["cgroup.max.depth=3", "memory.high=max"]);
-    }
-}
+mod tests;

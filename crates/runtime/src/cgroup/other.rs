@@ -19,21 +19,24 @@ fn throttles(block: &LinuxBlockIo) -> [(&'static str, &'static str, &Option<Vec<
 }
 
 pub(super) fn block_v1(block: &LinuxBlockIo, writes: &mut Vec<Write>) {
+    // Where the scheduler is BFQ the files have its name.
+    let weigh =
+        |file, bfq, value: String| Write { instead: Some((bfq, value.clone())), ..write("blkio", file, value) };
     if let Some(weight) = block.weight().filter(|weight| *weight != 0) {
-        writes.push(write("blkio", "blkio.weight", weight));
+        writes.push(weigh("blkio.weight", "blkio.bfq.weight", weight.to_string()));
+    }
+    for device in block.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight() {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            writes.push(weigh("blkio.weight_device", "blkio.bfq.weight_device", value));
+        }
+        if let Some(weight) = device.leaf_weight() {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            writes.push(write("blkio", "blkio.leaf_weight_device", value));
+        }
     }
     if let Some(weight) = block.leaf_weight().filter(|weight| *weight != 0) {
         writes.push(write("blkio", "blkio.leaf_weight", weight));
-    }
-    for device in block.weight_device().iter().flatten() {
-        let number = format!("{}:{}", device.major(), device.minor());
-        for (file, weight) in
-            [("blkio.weight_device", device.weight()), ("blkio.leaf_weight_device", device.leaf_weight())]
-        {
-            if let Some(weight) = weight {
-                writes.push(write("blkio", file, format!("{number} {weight}")));
-            }
-        }
     }
     for (file, _, list) in throttles(block) {
         for device in list.iter().flatten() {
@@ -44,43 +47,45 @@ pub(super) fn block_v1(block: &LinuxBlockIo, writes: &mut Vec<Write>) {
 }
 
 pub(super) fn block_v2(block: &LinuxBlockIo, writes: &mut Vec<Write>) -> Result<()> {
-    // v1's 10..1000 onto v2's 1..10000, as runc and crun map it.
+    // BFQ takes v1's range; the kernel's own file has 1..10000, onto which 10..1000 is a straight line for runc and crun.
     let mapped = |weight: u16| 1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9999 / 990;
+    let weigh = |device: &str, weight: u16| Write {
+        instead: Some(("io.weight", format!("{device}{}", mapped(weight)))),
+        ..write("io", "io.bfq.weight", format!("{device}{weight}"))
+    };
     let devices = block.weight_device().as_deref().unwrap_or_default();
     let leaf = block.leaf_weight().is_some_and(|weight| weight != 0);
     if leaf || devices.iter().any(|device| device.leaf_weight().is_some()) {
         return Err(Error::invalid("set blockIO.leafWeight", "cgroup v2 does not have it"));
     }
     if let Some(weight) = block.weight().filter(|weight| *weight != 0) {
-        writes.push(write("io", "io.weight", mapped(weight)));
+        writes.push(weigh("", weight));
     }
     for device in devices {
         if let Some(weight) = device.weight() {
-            writes.push(write(
-                "io",
-                "io.weight",
-                format!("{}:{} {}", device.major(), device.minor(), mapped(weight)),
-            ));
+            writes.push(weigh(&format!("{}:{} ", device.major(), device.minor()), weight));
         }
     }
     for (_, key, list) in throttles(block) {
         for device in list.iter().flatten() {
-            let value = format!("{}:{} {key}={}", device.major(), device.minor(), device.rate());
-            writes.push(write("io", "io.max", value));
+            // 0 is v1's word for no limit.
+            let rate = if device.rate() == 0 { "max".to_owned() } else { device.rate().to_string() };
+            writes.push(write("io", "io.max", format!("{}:{} {key}={rate}", device.major(), device.minor())));
         }
     }
     Ok(())
 }
 
-pub(super) fn huge_pages(limit: &LinuxHugepageLimit, v2: bool) -> Result<Write> {
+/// What is used, and what is reserved beforehand: without the second a mapping is allowed whose pages do not come.
+pub(super) fn huge_pages(limit: &LinuxHugepageLimit, v2: bool) -> Result<[Write; 2]> {
     let size = limit.page_size();
     if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Err(Error::invalid("limit huge pages", format!("{size:?} is not a page size like 2MB")));
     }
-    let (file, unlimited) =
-        if v2 { (format!("hugetlb.{size}.max"), "max") } else { (format!("hugetlb.{size}.limit_in_bytes"), "-1") };
+    let (end, unlimited) = if v2 { ("max", "max") } else { ("limit_in_bytes", "-1") };
+    let file = format!("hugetlb.{size}.{end}");
     let value = amount(&file, limit.limit(), unlimited)?;
-    Ok(write("hugetlb", file, value))
+    Ok([write("hugetlb", file, &value), write("hugetlb", format!("hugetlb.{size}.rsvd.{end}"), value)])
 }
 
 pub(super) fn network(network: &LinuxNetwork, v2: bool, writes: &mut Vec<Write>) -> Result<()> {

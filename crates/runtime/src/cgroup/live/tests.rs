@@ -180,3 +180,71 @@ fn an_update_of_which_a_part_is_refused_changes_nothing() {
     assert_eq!(value(&cgroup, &["cpu.weight", "cpu.shares"]), before);
     cgroup.remove().unwrap();
 }
+
+/// The number of a block device that can be throttled.
+fn disk() -> String {
+    let disks = std::fs::read_dir("/sys/block").unwrap().flatten();
+    let sized = |disk: &Path| std::fs::read_to_string(disk.join("size")).is_ok_and(|size| size.trim() != "0");
+    let disk = disks.map(|entry| entry.path()).find(|disk| sized(disk)).expect("a disk");
+    std::fs::read_to_string(disk.join("dev")).unwrap().trim().to_owned()
+}
+
+/// Each field of the specification is in force, as the kernel's file says, or is an error that names it; none is skipped.
+#[test]
+fn every_field_is_in_its_file_or_an_error_that_names_it() {
+    use serde_json::json;
+    let disk = disk();
+    let (major, minor) = disk.split_once(':').unwrap();
+    let (major, minor): (u32, u32) = (major.parse().unwrap(), minor.parse().unwrap());
+    let rate = json!([{"major": major, "minor": minor, "rate": 1_048_576}]);
+    let cases = [
+        (json!({"memory": {"limit": 64 << 20}}), "memory.limit", "67108864"),
+        (json!({"memory": {"limit": 64 << 20, "swap": 128 << 20}}), "memory.swap", "67108864|134217728"),
+        (json!({"memory": {"reservation": 4 << 20}}), "memory.reservation", "4194304"),
+        (json!({"memory": {"kernel": 4 << 20}}), "memory.kernel", "4194304"),
+        (json!({"memory": {"kernelTCP": 4 << 20}}), "memory.kernelTCP", "4194304"),
+        (json!({"memory": {"swappiness": 17}}), "memory.swappiness", "17"),
+        (json!({"memory": {"disableOOMKiller": true}}), "memory.disableOOMKiller", "oom_kill_disable 1"),
+        (json!({"memory": {"useHierarchy": false}}), "memory.useHierarchy", "0"),
+        (json!({"cpu": {"shares": 2000}}), "cpu.shares", "2000|170"),
+        (json!({"cpu": {"idle": 1}}), "cpu.idle", "1"),
+        (json!({"cpu": {"quota": 30000, "period": 60000}}), "cpu.quota", "30000|30000 60000"),
+        (json!({"cpu": {"quota": 30000, "burst": 7000}}), "cpu.burst", "7000"),
+        (json!({"cpu": {"realtimeRuntime": 1000}}), "realtime", "1000"),
+        (json!({"cpu": {"cpus": "0", "mems": "0"}}), "cpu.cpus", "0"),
+        (json!({"pids": {"limit": 33}}), "pids.limit", "33"),
+        (json!({"blockIO": {"weight": 300}}), "blockIO.weight", "300|default 300|2930|default 2930"),
+        (json!({"blockIO": {"leafWeight": 300}}), "blockIO.leafWeight", "300"),
+        (json!({"blockIO": {"throttleReadBpsDevice": rate}}), "blockIO.throttle", "1048576"),
+        (json!({"blockIO": {"throttleWriteIOPSDevice": rate}}), "blockIO.throttle", "1048576"),
+        (json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 2 << 20}]}), "hugepageLimits", "2097152"),
+        (json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}), "hugepageLimits", "no such size"),
+        (json!({"network": {"classID": 1_048_577}}), "network", "1048577"),
+        (json!({"network": {"priorities": [{"name": "lo", "priority": 7}]}}), "network", "lo 7"),
+        (json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}), "rdma", "no such device"),
+        (json!({"unified": {"memory.high": "33554432"}}), "unified", "33554432"),
+    ];
+    let host = Host::detect().unwrap();
+    let mut in_force = 0;
+    for (json, field, expected) in cases {
+        let resources = serde_json::from_value(json.clone()).unwrap();
+        let cgroup = match make("fields", json.clone()) {
+            Err(error) => {
+                assert!(error.doing.contains(field), "{json}: {error}");
+                continue;
+            }
+            Ok(cgroup) => cgroup,
+        };
+        let write = plan(&host, &resources).unwrap().pop().unwrap();
+        let found = match &write.instead {
+            Some((file, _)) => value(&cgroup, &[&write.file, file]),
+            None => value(&cgroup, &[&write.file]),
+        };
+        let said = |expected: &str| found.lines().any(|line| line == expected);
+        let rate = found.starts_with(&disk) && found.contains(expected);
+        assert!(expected.split('|').any(said) || rate, "{json}: {found:?}");
+        in_force += 1;
+        cgroup.remove().unwrap();
+    }
+    assert!(in_force >= 12, "only {in_force} fields are in force");
+}
