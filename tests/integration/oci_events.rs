@@ -35,7 +35,15 @@ fn shape(value: &Value, at: &str, all: &mut BTreeMap<String, &'static str>) {
     all.insert(at.to_owned(), kind);
 }
 
-const BUSY: &str = "dd if=/dev/zero of=/file bs=4096 count=64 2>/dev/null; sleep 1000";
+const BUSY: &str =
+    "busybox dd if=/dev/zero of=/file bs=4096 count=64 2>/dev/null; exec 3</file; touch /ready; sleep 1000";
+
+/// Waits until [`BUSY`] has used what it uses, for numbers that are zero are left out.
+fn written(bundle: &Bundle) {
+    let ready = bundle.corner.rootfs().join("ready");
+    eventually("it has written", || ready.exists());
+    fs::remove_file(ready).unwrap();
+}
 
 /// runc itself, on the same bundle, is the golden text: every field that it tells is told by hull, with the same kind.
 #[test]
@@ -44,6 +52,7 @@ fn stats_have_runcs_shape() {
     let id = bundle.id("shape");
     bundle.create(&id);
     bundle.ok(&["start", &id]);
+    written(&bundle);
     let ours = event(&bundle.ok(&["events", "--stats", &id]));
     assert_eq!((&ours["type"], &ours["id"]), (&"stats".into(), &json!(id)));
     bundle.ok(&["delete", "--force", &id]);
@@ -55,6 +64,7 @@ fn stats_have_runcs_shape() {
         runc
     };
     assert!(runc(&["run", "--detach", &id]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    written(&bundle);
     let theirs = runc(&["events", "--stats", &id]).output().unwrap();
     assert!(runc(&["delete", "--force", &id]).status().unwrap().success());
     let theirs = event(&String::from_utf8(theirs.stdout).unwrap());
