@@ -13,6 +13,7 @@ mod explain_html;
 mod full_disk;
 mod hostile_exe;
 mod hostile_registry;
+mod hostile_upload;
 mod isolation;
 mod kill;
 mod kill_build;

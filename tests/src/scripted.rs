@@ -22,6 +22,8 @@ pub struct Asked {
     pub target: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// What came with it.
+    pub body: Vec<u8>,
 }
 
 impl Asked {
@@ -159,9 +161,9 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let asked = Asked { method, target, headers };
+    let mut asked = Asked { method, target, headers, body: Vec::new() };
     let length = asked.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
+    reader.take(length).read_to_end(&mut asked.body).ok()?;
     Some(asked)
 }
 
