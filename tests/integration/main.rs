@@ -19,6 +19,7 @@ mod kill;
 mod kill_build;
 mod lesson;
 mod limits;
+mod login;
 mod manifests;
 mod nested;
 mod oci;

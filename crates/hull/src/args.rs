@@ -11,6 +11,7 @@ use hull_image::Reference;
 use crate::containers::{self, PsArgs};
 use crate::demo::DemoArgs;
 use crate::explain::Explain;
+use crate::login::{LoginArgs, LogoutArgs};
 use crate::pull::{Policy, PullArgs};
 use crate::push::PushArgs;
 use crate::registry::RegistryArgs;
@@ -64,6 +65,10 @@ pub enum Command {
     },
     /// Tell about this hull and this machine
     Info,
+    /// Keep name and password for a registry
+    Login(LoginArgs),
+    /// Forget name and password for a registry
+    Logout(LogoutArgs),
     /// The verbs of an OCI runtime, runc's: what containerd, Docker and Podman call (also by the name hull-oci)
     #[command(disable_help_flag = true)]
     Oci {

@@ -11,6 +11,7 @@ mod explain;
 mod images;
 mod init;
 mod listing;
+mod login;
 mod oci;
 mod pull;
 mod push;
@@ -70,6 +71,8 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Demo(args) => demo::demo(&engine, &store(&engine)?, &args),
         Command::Images { quiet, format } => images::list(&store(&engine)?, quiet, format.as_deref()),
         Command::Import { file, name } => images::import(&store(&engine)?, &file, &name),
+        Command::Login(args) => login::login(&args),
+        Command::Logout(args) => login::logout(&args),
         Command::Oci { arguments } => Ok(oci::oci([vec!["hull oci".into()], arguments].concat())),
         Command::Ps(args) => {
             root_only()?;

@@ -42,6 +42,14 @@ impl Credentials {
         (!user.is_empty()).then(|| Credentials::Password(user.to_owned(), Secret::new(password)))
     }
 
+    /// The name, where there is one.
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Credentials::Password(user, _) => Some(user),
+            Credentials::Identity(_) => None,
+        }
+    }
+
     /// The value of an `Authorization` header, for a name and a password.
     pub(crate) fn basic(&self) -> Option<Secret> {
         match self {
@@ -78,7 +86,7 @@ fn at(path: &Path, why: Error) -> Error {
 }
 
 /// The files that are looked into, in order.
-fn files(named: Option<&Path>) -> Vec<PathBuf> {
+pub fn files(named: Option<&Path>) -> Vec<PathBuf> {
     if let Some(path) = named {
         return vec![path.to_owned()];
     }
@@ -259,11 +267,20 @@ pub fn default_file() -> Result<PathBuf> {
     docker_config().ok_or_else(|| Error::new(Class::Config, "find the file of credentials", "HOME is not set"))
 }
 
+/// Where credentials are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// In the file itself, as good as plain.
+    InFile,
+    /// With the helper that the file names.
+    WithHelper,
+}
+
 /// Keeps credentials for a registry: with the helper that the file names, else in the file.
 ///
 /// # Errors
 /// A file or helper that does not take them.
-pub fn store(file: &Path, host: &str, credentials: &Credentials) -> Result<()> {
+pub fn store(file: &Path, host: &str, credentials: &Credentials) -> Result<Kept> {
     let mut config = read(file, false)?.unwrap_or_default();
     if let Some(name) = helper_of(&config, host) {
         let (user, secret) = match credentials {
@@ -278,7 +295,7 @@ pub fn store(file: &Path, host: &str, credentials: &Credentials) -> Result<()> {
         }
         // Docker's own mark that a helper has it.
         entries(&mut config).insert(helper_key(host).to_owned(), serde_json::json!({}));
-        return write(file, &config);
+        return write(file, &config).map(|()| Kept::WithHelper);
     }
     let entry = match credentials {
         Credentials::Password(user, password) => {
@@ -288,7 +305,7 @@ pub fn store(file: &Path, host: &str, credentials: &Credentials) -> Result<()> {
     };
     forget(&mut config, host);
     entries(&mut config).insert(helper_key(host).to_owned(), entry);
-    write(file, &config)
+    write(file, &config).map(|()| Kept::InFile)
 }
 
 /// Forgets the credentials for a registry; false if there were none.
@@ -297,6 +314,11 @@ pub fn store(file: &Path, host: &str, credentials: &Credentials) -> Result<()> {
 /// A file or helper that does not let go.
 pub fn remove(file: &Path, host: &str) -> Result<bool> {
     let Some(mut config) = read(file, false)? else { return Ok(false) };
+    let entries = config.get("auths").and_then(Value::as_object);
+    let known = entries.is_some_and(|entries| of_host(entries, host).is_some());
+    if !known && helper_of(&config, host).is_none() {
+        return Ok(false);
+    }
     let mut removed = forget(&mut config, host);
     if let Some(name) = helper_of(&config, host) {
         let (ok, said) = helper(&name, "erase", helper_key(host).as_bytes())?;
@@ -359,6 +381,8 @@ fn write(path: &Path, config: &Map<String, Value>) -> Result<()> {
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}", std::process::id()));
         let temporary = target.with_file_name(name);
+        // One that a dead process of our number left.
+        let _ = std::fs::remove_file(&temporary);
         let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let written = serde_json::to_vec_pretty(&sorted)
             .map_err(std::io::Error::other)

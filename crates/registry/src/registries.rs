@@ -192,8 +192,7 @@ impl Registries {
             }]);
         };
         if entry.blocked {
-            let why = format!("the registry {} is blocked in registries.conf", entry.prefix);
-            return Err(Error::new(Class::Denied, format!("use {whole}"), why));
+            return Err(blocked(&whole, entry));
         }
         let mut sources = Vec::new();
         for mirror in &entry.mirrors {
@@ -212,6 +211,20 @@ impl Registries {
         Ok(sources)
     }
 
+    /// A registry by its host name, with no repository in mind.
+    ///
+    /// # Errors
+    /// It is blocked.
+    pub fn registry(&self, host: &str) -> Result<Source> {
+        let matching = self.entries.iter().filter(|entry| matches(&entry.prefix, host));
+        let entry = matching.max_by_key(|entry| entry.prefix.len());
+        if let Some(entry) = entry.filter(|entry| entry.blocked) {
+            return Err(blocked(host, entry));
+        }
+        let insecure = entry.is_some_and(|entry| entry.insecure);
+        Ok(Source { host: host.to_owned(), path: String::new(), insecure })
+    }
+
     /// Where `name` itself is at home, which is where it is pushed to: no mirror.
     ///
     /// # Errors
@@ -220,6 +233,11 @@ impl Registries {
         let none = || Error::new(Class::Config, format!("use {}", name.name()), "it leads to no registry");
         self.sources(name)?.pop().ok_or_else(none)
     }
+}
+
+fn blocked(what: &str, entry: &Entry) -> Error {
+    let why = format!("the registry {} is blocked in registries.conf", entry.prefix);
+    Error::new(Class::Denied, format!("use {what}"), why)
 }
 
 /// Whether a name says its registry: Docker's rule.
@@ -321,6 +339,8 @@ mod tests {
         let digest = format!("debian@sha256:{}", "a".repeat(64));
         assert_eq!(sources(&all, &digest)[1], "digests.test/library/debian");
         assert!(all.sources(&"evil/x".parse().expect("a name")).is_err());
+        assert!(all.registry("docker.io").expect("a registry").insecure);
+        assert!(!all.registry("quay.io").expect("a registry").insecure);
         assert_eq!(sources(&all, "evils/x"), ["m.test/d/evils/x", "proxy.test:5000/hub/evils/x insecure"]);
         assert_eq!(sources(&all, "a.corp.test/x/y"), ["front.test/x/y"]);
         assert_eq!(sources(&all, "corp.test/x/y"), ["corp.test/x/y"]);
