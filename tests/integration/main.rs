@@ -25,6 +25,7 @@ mod nested;
 mod oci;
 mod oci_events;
 mod oci_exec;
+mod oci_flags;
 mod oci_hooks;
 mod oci_update;
 mod push;

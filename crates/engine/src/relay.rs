@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use hull_runtime::{Created, Ended, Stdio};
 use hull_sys::signal::{self, Mask};
-use hull_sys::{process, tty};
+use hull_sys::{cred, process, tty};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -42,6 +42,9 @@ pub struct Relay {
     cooked: Option<tty::Termios>,
     before: Mask,
     signals: OwnedFd,
+    /// Whether other processes than the container's first may be children of ours, which nobody else waits for.
+    adopts: bool,
+    ended: Option<Ended>,
 }
 
 fn host<E: std::fmt::Display>(doing: &'static str) -> impl Fn(E) -> Error {
@@ -67,6 +70,8 @@ impl Relay {
             cooked: None,
             before,
             signals,
+            adopts: false,
+            ended: None,
         };
         relay.given = Some(if options.tty { Stdio::Terminal } else { relay.streams()? });
         Ok(relay)
@@ -99,15 +104,36 @@ impl Relay {
         Ok(Stdio::Given([input, out, error]))
     }
 
+    /// Makes this process the parent of the container's orphans, where they have no PID namespace of their own whose first
+    /// process would be that, and so the one who waits for them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn adopt(&mut self) -> Result<()> {
+        self.adopts = true;
+        cred::become_subreaper().map_err(host("become the parent of orphans"))
+    }
+
+    /// Takes the status of every child that has ended; the container's first process's is kept.
+    fn reap(&mut self, created: &Created) -> Result<()> {
+        while let Some((pid, ended)) = process::reap_any().map_err(host("wait for orphans"))? {
+            if pid == created.pid {
+                self.ended = Some(ended);
+            }
+        }
+        Ok(())
+    }
+
     fn resize(&self) -> Result<()> {
         let (Some(terminal), Some(size)) = (&self.terminal, tty::size(stdio::stdout())) else { return Ok(()) };
         tty::set_size(terminal.as_fd(), size).map_err(host("resize the terminal"))
     }
 
     /// As `docker run` does it: everything goes to the container but what is about our own children and sockets.
-    fn forward(&self, created: &Created) -> Result<()> {
+    fn forward(&mut self, created: &Created) -> Result<()> {
         while let Some(number) = signal::next(self.signals.as_fd()) {
             match number {
+                SIGCHLD if self.adopts => self.reap(created)?,
                 SIGCHLD | SIGPIPE | SIGURG => {}
                 SIGWINCH if self.terminal.is_some() => self.resize()?,
                 number => match process::pidfd_send_signal(created.as_fd(), number) {
@@ -195,7 +221,7 @@ impl Streams for Relay {
                 self.forward(created)?;
             }
             if ready[0] {
-                let ended = created.wait()?;
+                let ended = self.ended.map_or_else(|| created.wait(), Ok)?;
                 self.copy_rest();
                 return Ok(ended);
             }

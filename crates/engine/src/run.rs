@@ -3,6 +3,7 @@
 //! Each line of [`run`] and [`contain`] is a module to open. What they build is undone in reverse when a step fails or
 //! the container has ended: descriptors close by themselves, holds, names and groups are guards.
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -167,6 +168,7 @@ pub fn dry_run(engine: &Engine, options: &RunOptions) -> Result<String> {
 /// that hull itself is process 1.
 pub(crate) fn plan(options: &RunOptions, id: &str, spec: &oci_spec::runtime::Spec) -> Result<Plan> {
     let mut plan = Plan::from_spec(spec)?;
+    plan.keyring = CString::new(format!("_ses.{id}")).ok();
     let hostname = options.hostname.as_deref().unwrap_or(&id[..12]);
     let files = etc::files(hostname, options.network == Network::Host);
     plan.mounts.splice(spec::KERNEL_MOUNTS..spec::KERNEL_MOUNTS, files);

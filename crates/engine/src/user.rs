@@ -3,12 +3,8 @@
 //! The files are the image's, so they are opened inside its root, must be regular, and are read to a bound
 //! (CVE-2024-9676); a number is never looked up as a name (CVE-2026-46680).
 
-use std::path::Path;
-
-use hull_sys::fs;
+use hull_runtime::passwd;
 use hull_sys::path::Root;
-use rustix::fs::FileType;
-use std::os::fd::AsFd;
 
 use crate::error::{Error, Result};
 
@@ -25,32 +21,14 @@ pub struct User {
     pub home: String,
 }
 
-const LARGEST: usize = 10 << 20;
-
 /// The user that `text` (`USER[:GROUP]`, each a name or a number; empty is root) means in `root`.
 ///
 /// # Errors
 /// A name that the image does not know, a number out of range, a passwd or group file that is no regular file.
 pub fn resolve(root: &Root, text: &str) -> Result<User> {
-    let passwd = read(root, "/etc/passwd")?;
-    let group = read(root, "/etc/group")?;
+    let passwd = passwd::read(root, "/etc/passwd")?;
+    let group = passwd::read(root, "/etc/group")?;
     lookup(&passwd, &group, text)
-}
-
-fn read(root: &Root, path: &str) -> Result<String> {
-    let doing = || format!("read {path} of the image");
-    let handle = match root.open_read(Path::new(path)) {
-        Err(error) if matches!(error.errno(), hull_sys::Errno::NOENT | hull_sys::Errno::NOTDIR) => {
-            return Ok(String::new());
-        }
-        other => other.map_err(|error| Error::host(doing(), error))?,
-    };
-    let stat = fs::fstat(handle.as_fd()).map_err(|error| Error::host(doing(), error))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::host(doing(), "it is not a regular file"));
-    }
-    let data = fs::read_all(handle.as_fd(), LARGEST).map_err(|error| Error::host(doing(), error))?;
-    Ok(String::from_utf8_lossy(&data).into_owned())
 }
 
 /// A number of digits only, without sign or blank.
@@ -67,7 +45,7 @@ fn lookup(passwd: &str, group: &str, text: &str) -> Result<User> {
         None => (text, None),
     };
     let name = if name.is_empty() { "0" } else { name };
-    let lines = || passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 6);
+    let lines = || passwd::entries(passwd);
     let mut user = match number(name) {
         Some(Err(())) => return Err(wrong(format!("{name} is out of range"))),
         Some(Ok(uid)) => {
@@ -105,9 +83,7 @@ fn lookup(passwd: &str, group: &str, text: &str) -> Result<User> {
 
 fn from_entry(uid: u32, entry: Option<&[&str]>) -> User {
     let gid = entry.and_then(|fields| fields[3].parse().ok()).unwrap_or(0);
-    // A home with a control character would be a second line somewhere (CVE-2022-4318).
-    let home = entry.map(|fields| fields[5]).filter(|home| home.starts_with('/') && !home.contains(char::is_control));
-    User { uid, gid, groups: Vec::new(), home: home.unwrap_or("/").to_owned() }
+    User { uid, gid, groups: Vec::new(), home: passwd::home(entry).to_owned() }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod create;
 mod events;
 mod exec;
 mod handover;
+mod inherited;
 mod log;
 mod manage;
 mod update;
@@ -128,7 +129,7 @@ enum Verb {
         /// Do not delete it in the end
         #[arg(long)]
         keep: bool,
-        /// Leave orphans to somebody else, as hull always does: it makes nobody a subreaper
+        /// Leave orphans of a container without a PID namespace to somebody else
         #[arg(long)]
         no_subreaper: bool,
     },
@@ -160,10 +161,10 @@ struct CreateArgs {
     bundle: PathBuf,
     #[command(flatten)]
     handover: Handover,
-    /// Change the root without pivot_root
+    /// Lay the root over the host's instead of pivot_root, for an initial ramfs
     #[arg(long)]
     no_pivot: bool,
-    /// Keep the caller's session keyring, as hull always does
+    /// Keep the caller's session keyring
     #[arg(long)]
     no_new_keyring: bool,
     #[arg(value_name = "ID")]
@@ -328,7 +329,8 @@ fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
     let root = &oci.root;
     match oci.verb {
         Verb::Create(args) => create::create(root, &args, log).map(|()| 0),
-        Verb::Run { create, detach, keep, no_subreaper: _ } => create::run(root, &create, detach, keep, log),
+        Verb::Run { create, detach: true, .. } => create::run_detached(root, &create, log),
+        Verb::Run { create, keep, no_subreaper, .. } => create::run(root, &create, keep, !no_subreaper, log),
         Verb::Exec(args) => exec::exec(root, &args, log).map_err(|report| report.within("exec failed")),
         Verb::Start { id } => manage::start(root, &id, log),
         Verb::State { id } => manage::state(root, &id),

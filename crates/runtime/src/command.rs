@@ -1,13 +1,18 @@
 //! The last steps of a process that hull made, of a creation as of an exec, and then the command.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
+use hull_sys::fs::{self, CWD};
+use hull_sys::path::Root;
 use hull_sys::{cred, process, seccomp, signal, trace};
+use rustix::fs::OFlags;
 
 use crate::diagnose;
 use crate::error::{Doing, Error, Result};
 use crate::identity;
+use crate::passwd;
 use crate::plan::Process;
 
 /// Into the working directory, and a look whether it is inside the root: an inherited folder is not (CVE-2024-21626).
@@ -30,8 +35,10 @@ pub(crate) fn execute(plan: &Process, label: impl FnOnce() -> Result<()>) -> Res
         trace::stage("filter the system calls", when);
         seccomp::set_filter(&program.filter, program.flags).map(drop).doing(|| "load the seccomp filter".to_owned())
     };
-    // Nothing that hull holds reaches the command: all but the three streams close at exec.
+    let env = environment(plan)?;
+    // Nothing that hull holds reaches the command: all but the three streams, and what was given for it, close at exec.
     process::close_on_exec_from(3).doing(|| "close descriptors".to_owned())?;
+    process::keep_through_exec(3, plan.descriptors).doing(|| "pass on descriptors".to_owned())?;
     signal::default_actions();
     signal::unblock_all().doing(|| "unblock signals".to_owned())?;
     let candidates = diagnose::candidates(plan);
@@ -46,5 +53,21 @@ pub(crate) fn execute(plan: &Process, label: impl FnOnce() -> Result<()>) -> Res
         identity::limit(plan)?;
     }
     trace::stage("execute the command", "From here on the process is the command: same process id, other program.");
-    Err(diagnose::execute(plan, &candidates))
+    Err(diagnose::execute(plan, &candidates, &env))
+}
+
+/// The environment with a home in it, which is where the container's own passwd says. A file that cannot be taken for
+/// one says nothing.
+fn environment(plan: &Process) -> Result<Cow<'_, [CString]>> {
+    let home = |entry: &CString| entry.to_bytes().strip_prefix(b"HOME=").is_some_and(|home| !home.is_empty());
+    if plan.env.iter().any(home) {
+        return Ok(Cow::Borrowed(&plan.env));
+    }
+    let root = fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY, 0).doing(|| "open the root".to_owned())?;
+    let passwd = passwd::read(&Root::from_fd(root), "/etc/passwd").unwrap_or_default();
+    let entry = passwd::entries(&passwd).find(|fields| fields[2].parse() == Ok(plan.uid));
+    let home = CString::new(format!("HOME={}", passwd::home(entry.as_deref())));
+    let home = home.map_err(|error| Error::invalid("set the environment", error))?;
+    let others = plan.env.iter().filter(|entry| !entry.to_bytes().starts_with(b"HOME=")).cloned();
+    Ok(Cow::Owned(others.chain([home]).collect()))
 }

@@ -53,13 +53,13 @@ fn is_program(stat: &fs::Stat) -> bool {
 }
 
 /// Executes the first candidate that can be. Comes back only with the reason why none could.
-pub(crate) fn execute(plan: &Process, candidates: &[CString]) -> Error {
+pub(crate) fn execute(plan: &Process, candidates: &[CString], env: &[CString]) -> Error {
     if plan.itself {
-        return Error::setup("execute hull in the container", exe::execute(&plan.argv, &plan.env));
+        return Error::setup("execute hull in the container", exe::execute(&plan.argv, env));
     }
     let mut denied: Option<(SysError, &CString)> = None;
     for path in candidates {
-        let error = process::execve(path, &plan.argv, &plan.env);
+        let error = process::execve(path, &plan.argv, env);
         let missing = matches!(error.errno(), Errno::NOENT | Errno::NOTDIR) && !exists(path);
         if !missing && denied.is_none() {
             let search_goes_on = error.errno() == Errno::ACCESS;

@@ -11,6 +11,7 @@
 //! The first process stands for the container, and its pidfd for it: what is joined is its own, or there is an error. Nobody
 //! in the container is asked for anything, and nothing in it is trusted: it has run for a while.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use hull_sys::fs::{self, CWD};
@@ -27,6 +28,7 @@ use crate::created::Created;
 use crate::error::{Doing, Result};
 use crate::identity;
 use crate::join;
+use crate::keyring;
 use crate::lsm;
 use crate::parent;
 use crate::plan::Process;
@@ -43,6 +45,8 @@ pub struct Inputs<'a> {
     pub cgroup: &'a Cgroup,
     /// What the command reads and writes.
     pub stdio: Stdio,
+    /// The container's session keyring, if it has one of its own.
+    pub keyring: Option<&'a CStr>,
 }
 
 /// The parent's half: everything but the command's own exec, of which [`Created::start`] tells.
@@ -131,6 +135,9 @@ fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line
         join::become_root_inside()?;
     }
     process::setsid().doing(|| "start a session".to_owned())?;
+    if let Some(name) = inputs.keyring {
+        keyring::join(name)?;
+    }
     let terminal = matches!(inputs.stdio, Stdio::Terminal);
     let stdio = match inputs.stdio {
         Stdio::Given(given) => given,

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::fs::{self, CWD};
-use hull_sys::mount::{self, MountAttr, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use hull_sys::mount::{self, MountAttrFlags, MoveMountFlags};
 use hull_sys::ns::{self, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::Line;
@@ -21,10 +21,12 @@ use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::identity;
 use crate::join::{self, Joins};
+use crate::keyring;
 use crate::lsm;
 use crate::mounts::{self, Sources};
 use crate::parent;
 use crate::plan::{MountStep, Plan, What};
+use crate::rootfs;
 use crate::running;
 use crate::start;
 use crate::streams;
@@ -71,13 +73,16 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     // Not dumpable: nobody in a namespace that we may share can look into this process before it is the command.
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     process::setsid().doing(|| "start a session".to_owned())?;
+    if let Some(name) = &plan.keyring {
+        keyring::make(name, plan.namespaces.has(Namespaces::USER))?;
+    }
     // Nodes and folders made below get exactly the modes that are written there.
     process::umask(0);
     if plan.namespaces.new.contains(Namespaces::NETWORK) {
         net::loopback_up().doing(|| "bring the loopback interface up".to_owned())?;
     }
 
-    let root = enter_root_mount(inputs.root)?;
+    let root = rootfs::attach(inputs.root)?;
     let proc = match plan.sysctl.is_empty() && plan.process.apparmor.is_none() {
         true => None,
         false => Some(private_proc()?),
@@ -122,7 +127,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         parent::wait(line, b"go")?;
     }
     hooks::run(&plan.hooks.create_container, &inputs.about, "creating", process::getpid())?;
-    enter_root(&root, plan)?;
+    rootfs::enter(&root, plan)?;
     name_it(plan)?;
     if let Some(proc) = &proc {
         set_sysctls(plan, proc.as_fd())?;
@@ -164,21 +169,6 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     })
 }
 
-/// Attaches the root's detached mount in this mount namespace, where nobody outside can see it.
-fn enter_root_mount(root: OwnedFd) -> Result<Root> {
-    trace::stage(
-        "cut the tree off from the host",
-        "Recursively private, before anything is attached: no mount made here may show up outside, nor one made \
-         outside in here.",
-    );
-    mount::set_propagation(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .doing(|| "make the mount tree private".to_owned())?;
-    // On top of "/": a path that always exists. Lookups still start at the old root below it, until the pivot.
-    mount::move_mount(root.as_fd(), c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .doing(|| "attach the root file system".to_owned())?;
-    Ok(Root::from_fd(root))
-}
-
 /// A procfs of our PID namespace that no path of the container leads to: what is written through it cannot be led
 /// elsewhere by mounts of the image (CVE-2019-16884, CVE-2025-52881).
 fn private_proc() -> Result<OwnedFd> {
@@ -209,31 +199,6 @@ fn own_file(root: &Root, step: &MountStep, text: &[u8], files: &mut Option<Owned
         }
     };
     mounts::file(root, step, text, folder.as_fd())
-}
-
-/// The new root becomes `/`, and the host's tree is gone from this namespace.
-fn enter_root(root: &Root, plan: &Plan) -> Result<()> {
-    trace::stage(
-        "change the root",
-        "pivot_root exchanges the root mount itself and the old one is then detached; chroot would only move where \
-         lookups begin, and a privileged process can walk back out of that.",
-    );
-    let doing = || "change the root".to_owned();
-    process::fchdir(root.as_fd()).doing(doing)?;
-    // Both names are ".": the old root ends up stacked on the new one and is detached from there.
-    mount::pivot_root(c".", c".").doing(doing)?;
-    mount::umount2(c".", UnmountFlags::DETACH).doing(doing)?;
-    process::chdir(c"/").doing(doing)?;
-    if let Some((propagation, recursive)) = plan.root_propagation {
-        // After the pivot, which does not move a shared mount.
-        let attr = MountAttr { propagation, ..MountAttr::default() };
-        mount::mount_setattr(CWD, c"/", recursive, attr).doing(|| "set the propagation of the root".to_owned())?;
-    }
-    if plan.read_only_root {
-        let attr = MountAttr { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), ..MountAttr::default() };
-        mount::mount_setattr(CWD, c"/", false, attr).doing(|| "make the root read-only".to_owned())?;
-    }
-    Ok(())
 }
 
 fn name_it(plan: &Plan) -> Result<()> {

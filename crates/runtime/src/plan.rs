@@ -38,6 +38,8 @@ pub struct Plan {
     pub domainname: Option<CString>,
     /// Propagation type of the root in the end, and whether for the whole tree; `None` leaves it private.
     pub root_propagation: Option<(u64, bool)>,
+    /// Whether the root is changed by pivot_root; else the new one is laid over the old.
+    pub pivot: bool,
     /// Whether the root itself becomes read-only at the end.
     pub read_only_root: bool,
     /// Mounts, in order.
@@ -54,6 +56,8 @@ pub struct Plan {
     pub process: Process,
     /// Programs that are run at points of its life.
     pub hooks: Hooks,
+    /// The name of the session keyring that it gets; without one it has the starter's.
+    pub keyring: Option<CString>,
     /// Whether the container ends with its parent.
     pub die_with_parent: bool,
 }
@@ -98,6 +102,8 @@ impl Plan {
             read_only: paths(linux.readonly_paths()),
             process: Process::from_spec(process, linux)?,
             hooks: Hooks::from_spec(spec)?,
+            pivot: true,
+            keyring: None,
             die_with_parent: false,
         })
     }

@@ -52,6 +52,9 @@ pub struct State {
     pub created: String,
     /// The specification's annotations.
     pub annotations: HashMap<String, String>,
+    /// The name of its session keyring, if it has one of its own.
+    #[serde(default)]
+    pub keyring: Option<String>,
     /// Folders of its control groups.
     pub groups: Vec<PathBuf>,
     /// The limits in force.

@@ -102,6 +102,11 @@ pub fn die_with_parent(tied: bool) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, "PR_SET_PDEATHSIG", if tied { libc::SIGKILL as u64 } else { 0 }, 0).map(drop)
 }
 
+/// `PR_SET_CHILD_SUBREAPER`: descendants whose parent has ended become our children.
+pub fn become_subreaper() -> Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, "PR_SET_CHILD_SUBREAPER", 1, 0).map(drop)
+}
+
 /// `PR_SET_SECUREBITS`.
 pub fn set_securebits(bits: CapabilitiesSecureBits) -> Result<()> {
     prctl(libc::PR_SET_SECUREBITS, "PR_SET_SECUREBITS", bits.bits().into(), 0).map(drop)

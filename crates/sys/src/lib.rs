@@ -12,6 +12,7 @@ mod call;
 pub mod cred;
 pub mod exe;
 pub mod fs;
+pub mod keys;
 pub mod mount;
 pub mod net;
 pub mod ns;

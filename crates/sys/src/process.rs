@@ -70,6 +70,16 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     })
 }
 
+/// `fcntl(2)` with `F_SETFD`: the `count` descriptors from `first` on stay open at exec.
+pub fn keep_through_exec(first: u32, count: u32) -> Result<()> {
+    (first..first.saturating_add(count)).try_for_each(|number| {
+        call("fcntl", &[Arg::Int(number.into()), Arg::Text("F_SETFD"), Arg::Int(0)], || {
+            // SAFETY: the flag of a number that is open is changed, or there is an error; nobody loses what he owns.
+            check(i64::from(unsafe { libc::fcntl(number as i32, libc::F_SETFD, 0) })).map(drop)
+        })
+    })
+}
+
 /// `dup3(2)` onto one of the three standard descriptors.
 pub fn set_stdio(from: BorrowedFd<'_>, number: i32) -> Result<()> {
     call("dup2", &[Arg::fd(&from), Arg::Int(number.into())], || match number {
@@ -203,6 +213,11 @@ pub fn chdir(path: &CStr) -> Result<()> {
 /// `fchdir(2)`.
 pub fn fchdir(dir: BorrowedFd<'_>) -> Result<()> {
     call("fchdir", &[Arg::fd(&dir)], || rustix::process::fchdir(dir))
+}
+
+/// `chroot(2)`.
+pub fn chroot(path: &CStr) -> Result<()> {
+    call("chroot", &[Arg::cstr(path)], || rustix::process::chroot(path))
 }
 
 /// `getcwd(2)`; a folder outside the root shows as `(unreachable)…`.

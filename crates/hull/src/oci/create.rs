@@ -1,5 +1,6 @@
 //! `create` and `run`: a bundle becomes a container.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,7 @@ use hull_sys::ns::Namespaces;
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxResources, Spec};
 
+use super::inherited::Inherited;
 use super::log::Log;
 use super::{CreateArgs, handover, manage};
 use crate::report::Report;
@@ -44,24 +46,27 @@ struct Made {
 
 /// `create`.
 pub fn create(root: &Path, args: &CreateArgs, log: &Log) -> Result<(), Report> {
-    crate::out_of_reach()?;
-    let bundle = bundle(&args.bundle)?;
+    let bundle = bundle(args)?;
     args.handover.check_terminal(bundle.plan.process.terminal, true)?;
     make(root, args, bundle, None, log)?.leave();
     Ok(())
 }
 
+/// `run --detach`.
+pub fn run_detached(root: &Path, args: &CreateArgs, log: &Log) -> Result<i32, Report> {
+    create(root, args, log)?;
+    manage::start(root, &args.id, log)
+}
+
 /// `run`: gives the command's exit status.
-pub fn run(root: &Path, args: &CreateArgs, detach: bool, keep: bool, log: &Log) -> Result<i32, Report> {
-    crate::out_of_reach()?;
-    if detach {
-        create(root, args, log)?;
-        return manage::start(root, &args.id, log);
-    }
-    let bundle = bundle(&args.bundle)?;
+pub fn run(root: &Path, args: &CreateArgs, keep: bool, adopt: bool, log: &Log) -> Result<i32, Report> {
+    let bundle = bundle(args)?;
     let tty = bundle.plan.process.terminal;
     args.handover.check_terminal(tty, false)?;
     let mut relay = Relay::prepare(&RunOptions { tty, interactive: true, ..RunOptions::default() })?;
+    if adopt {
+        relay.adopt()?;
+    }
     let mut made = make(root, args, bundle, Some(relay.stdio()?), log)?;
     if let Err(report) = made.bring_to_life(&mut relay, log) {
         made.created.abandon();
@@ -100,6 +105,7 @@ fn make(root: &Path, args: &CreateArgs, mut bundle: Bundle, stdio: Option<Stdio>
         rootfs: bundle.rootfs.clone(),
         created: Timestamp::now().to_string(),
         annotations: spec.annotations().clone().unwrap_or_default(),
+        keyring: plan.keyring.as_ref().map(|name| name.to_string_lossy().into_owned()),
         groups: cgroup::folders(&host, &place, &writes),
         resources,
         poststart: plan.hooks.poststart.clone(),
@@ -170,9 +176,10 @@ pub fn restrict(process: &mut plan::Process, own_users: bool) -> Result<Option<S
 }
 
 /// Reads the bundle and makes its folder the current one, which relative paths of the specification are from.
-fn bundle(folder: &Path) -> Result<Bundle, Report> {
-    let folder = fs::canonicalize(folder)
-        .map_err(|error| Report::host(format!("use the bundle {}", folder.display()), error))?;
+fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
+    let inherited = Inherited::take(args.handover.preserve_fds, true)?;
+    let folder = fs::canonicalize(&args.bundle)
+        .map_err(|error| Report::host(format!("use the bundle {}", args.bundle.display()), error))?;
     let path = folder.join("config.json");
     let doing = || format!("read {}", path.display());
     let mut text = Vec::new();
@@ -189,7 +196,10 @@ fn bundle(folder: &Path) -> Result<Bundle, Report> {
     let root = root.ok_or_else(|| Report::host(doing(), "it has no root"))?;
     std::env::set_current_dir(&folder)
         .map_err(|error| Report::host(format!("enter the bundle {}", folder.display()), error))?;
-    let plan = Plan::from_spec(&spec)?;
+    let mut plan = Plan::from_spec(&spec)?;
+    inherited.give(&mut plan.process);
+    plan.pivot = !args.no_pivot;
+    plan.keyring = if args.no_new_keyring { None } else { Some(keyring(&args.id)?) };
     Ok(Bundle { rootfs: folder.join(root), folder, spec, text, plan })
 }
 
@@ -201,6 +211,11 @@ fn tree(rootfs: &Path) -> Result<OwnedFd, Report> {
     }
     let path = std::ffi::CString::new(rootfs.as_os_str().as_bytes()).map_err(|error| Report::host(doing(), error))?;
     mount::clone_tree(&path, true).map_err(|error| Report::host(doing(), error))
+}
+
+/// The session keyring of the container, by runc's name for it: an exec joins it by that.
+fn keyring(id: &str) -> Result<CString, Report> {
+    CString::new(format!("_ses.{id}")).map_err(|error| Report::host("use the id", error))
 }
 
 fn place(spec: &Spec, id: &str) -> Result<Place, Report> {

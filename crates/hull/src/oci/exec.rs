@@ -1,5 +1,6 @@
 //! `exec`: a further command in a container that is there.
 
+use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 
@@ -14,6 +15,7 @@ use oci_spec::runtime::{Capabilities, Capability, Linux, LinuxNamespace, LinuxNa
 use std::os::fd::AsFd;
 
 use super::create::restrict;
+use super::inherited::Inherited;
 use super::log::Log;
 use super::{ExecArgs, handover, manage};
 use crate::report::Report;
@@ -23,7 +25,7 @@ pub const FAILED: i32 = 255;
 
 /// `exec`: gives the command's exit status, or 0 if nobody waits for it.
 pub fn exec(root: &Path, args: &ExecArgs, log: &Log) -> Result<i32, Report> {
-    crate::out_of_reach()?;
+    let inherited = Inherited::take(args.handover.preserve_fds, false)?;
     let refuse = |cause: &str| Err(Report::usage(cause, None));
     let (id, command) = args.words.split_first().ok_or_else(|| Report::usage("no container was named", None))?;
     let (folder, state, status) = manage::find(root, id)?;
@@ -42,6 +44,7 @@ pub fn exec(root: &Path, args: &ExecArgs, log: &Log) -> Result<i32, Report> {
     let process = process(args, command, &own)?;
     let linux = plan::linux_of(&container)?;
     let mut plan = plan(&process, &linux)?;
+    inherited.give(&mut plan);
     let users = |namespace: &LinuxNamespace| namespace.typ() == LinuxNamespaceType::User;
     log.warn(restrict(&mut plan, linux.namespaces().iter().flatten().any(users))?);
     args.handover.check_terminal(plan.terminal, args.detach)?;
@@ -52,7 +55,10 @@ pub fn exec(root: &Path, args: &ExecArgs, log: &Log) -> Result<i32, Report> {
     let cgroup = Cgroup::enter(&host, &groups)?;
     // The last look whether it is the process that was meant; after it the descriptor stands for it.
     let Some(init) = state::init(&state)? else { return refuse("cannot exec in a stopped container") };
-    let begin = |stdio| exec::exec(&plan, Inputs { init: init.as_fd(), pid: state.pid, cgroup: &cgroup, stdio });
+    let keyring =
+        state.keyring.map(CString::new).transpose().map_err(|error| Report::host("read the state", error))?;
+    let (init, pid, keyring) = (init.as_fd(), state.pid, keyring.as_deref());
+    let begin = |stdio| exec::exec(&plan, Inputs { init, pid, cgroup: &cgroup, stdio, keyring });
 
     if args.detach {
         let mut created = begin(handover::given(plan.terminal)?)?;

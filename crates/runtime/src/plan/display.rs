@@ -62,6 +62,9 @@ impl fmt::Display for Plan {
             let shown = |limit: &Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
             writeln!(f, "rlimit      {} {} (at most {})", LimitName(*resource), shown(soft), shown(hard))?;
         }
+        if let Some(keyring) = &self.keyring {
+            writeln!(f, "keyring     {}", show(keyring))?;
+        }
         writeln!(f, "user        {}:{} groups {:?}", self.process.uid, self.process.gid, self.process.groups)?;
         let sets = [
             ("bounding", self.process.caps.bounding),

@@ -2,7 +2,7 @@
 //!
 //! Source: runtime-spec, config.md "Process", config-linux.md "Seccomp".
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, PosixRlimitType, Process as SpecProcess};
@@ -11,7 +11,7 @@ use rustix::process::Resource;
 use super::running::Running;
 use super::{optional, refuse_label, text};
 use crate::caps::CapSets;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::seccomp::{self, Program};
 
 /// The container's first process, or one that is executed in it later.
@@ -47,8 +47,10 @@ pub struct Process {
     pub argv: Vec<CString>,
     /// Whether hull itself is executed with these words, whatever file they name.
     pub itself: bool,
-    /// Its environment.
+    /// Its environment, each name once.
     pub env: Vec<CString>,
+    /// How many descriptors from 3 on it inherits.
+    pub descriptors: u32,
 }
 
 /// A resource limit: resource, soft, hard; `None` is unlimited.
@@ -87,9 +89,37 @@ impl Process {
             cwd: process.cwd().clone(),
             argv: strings("execute the command", process.args().iter().flatten())?,
             itself: false,
-            env: strings("set the environment", process.env().iter().flatten())?,
+            env: environment(process.env().as_deref().unwrap_or_default())?,
+            descriptors: 0,
         })
     }
+}
+
+impl Process {
+    /// Sets a variable of the environment. Its value must not hold a NUL, which would make it an empty one.
+    pub fn set_env(&mut self, name: &CStr, value: &str) {
+        let entry = [name.to_bytes(), b"=", value.as_bytes()].concat();
+        let prefix = &entry[..=name.count_bytes()];
+        self.env.retain(|known| !known.to_bytes().starts_with(prefix));
+        self.env.push(CString::new(entry).unwrap_or_default());
+    }
+}
+
+/// `NAME=VALUE` each; of several with one name the last one counts.
+fn environment(list: &[String]) -> Result<Vec<CString>> {
+    let doing = "set the environment";
+    let mut all: Vec<(&str, &String)> = Vec::with_capacity(list.len());
+    for entry in list {
+        let name = match entry.split_once('=') {
+            None | Some(("", _)) => {
+                return Err(Error::invalid(doing, format!("invalid environment variable: {entry:?}")));
+            }
+            Some((name, _)) => name,
+        };
+        all.retain(|(known, _)| *known != name);
+        all.push((name, entry));
+    }
+    strings(doing, all.into_iter().map(|(_, entry)| entry))
 }
 
 fn strings<'a>(doing: &str, list: impl Iterator<Item = &'a String>) -> Result<Vec<CString>> {
