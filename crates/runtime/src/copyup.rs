@@ -13,9 +13,12 @@ use rustix::fs::{Dir, FileType, OFlags};
 /// Deeper than any folder of an image that is meant well.
 const DEEPEST: u32 = 256;
 
-/// Copies what is in the folder `from` (a handle, also of `O_PATH`) into the empty folder `to`, with modes and owners.
+/// Copies what is in the folder `from` (a handle, also of `O_PATH`) into the empty folder `to`, with modes and owners. The
+/// mode of `to` itself stays, which an option of its mount has set.
 pub(crate) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    folder(from, to, DEEPEST)
+    let mode = fs::fstat(to)?.st_mode & 0o7777;
+    folder(from, to, DEEPEST)?;
+    fs::fchmod(fs::openat(to, c".", OFlags::RDONLY | OFlags::DIRECTORY, 0)?.as_fd(), mode)
 }
 
 fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, left: u32) -> Result<()> {

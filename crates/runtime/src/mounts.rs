@@ -99,10 +99,10 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
     let mut options = step.options.data.clone();
     let mut attributes = MountAttrFlags::from_bits_retain(step.options.set as u32);
     let has_mode = options.iter().any(|(key, _)| key.as_c_str() == c"mode");
-    let covered = if kind == c"tmpfs" && !has_mode { root.resolve(&step.destination).ok() } else { None };
+    let covered = if kind == c"tmpfs" { root.resolve(&step.destination).ok() } else { None };
     let target = target(root, &step.destination, true).doing(doing)?;
     refuse_inside_proc(step, target.as_fd(), kind == c"proc")?;
-    if let Some(covered) = covered {
+    if let (Some(covered), false) = (&covered, has_mode) {
         // It looks like the folder that it covers, as with runc: the image's /tmp stays everybody's. Where the image has
         // none it is the kernel's, which is everybody's too.
         let mode = fs::fstat(covered.as_fd()).doing(doing)?.st_mode & 0o7777;
@@ -120,7 +120,10 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
     }
     let made = mount::new_filesystem(kind, source, &options, attributes).doing(doing)?;
     if step.options.copy_up {
-        copyup::copy(target.as_fd(), made.as_fd()).doing(|| format!("copy up {}", step.destination.display()))?;
+        if let Some(covered) = &covered {
+            copyup::copy(covered.as_fd(), made.as_fd())
+                .doing(|| format!("copy up {}", step.destination.display()))?;
+        }
         let attr = MountAttr { set: step.options.set, ..MountAttr::default() };
         mount::mount_setattr(made.as_fd(), c"", false, attr).doing(doing)?;
     }

@@ -191,9 +191,12 @@ tests! {
         let text = tmpfs(&[]);
         assert!(text.contains("1777 0\n") && !text.contains("content"), "{text}");
         assert!(tmpfs(&["mode=700"]).contains("700 0\n"));
+        assert!(tmpfs(&["mode=700", "tmpcopyup"]).contains("content\n700 0\n"));
         // Where the image has no folder it is everybody's.
-        let mount = json!({"destination": "/new/data", "type": "tmpfs", "source": "tmpfs"});
-        assert_eq!(with("stat -c %a /new/data", mount).text(), "1777\n");
+        for options in [&[][..], &["tmpcopyup"]] {
+            let mount = json!({"destination": "/new/data", "type": "tmpfs", "source": "tmpfs", "options": options});
+            assert_eq!(with("stat -c %a /new/data", mount).text(), "1777\n");
+        }
     }
 
     fn a_remount_changes_what_was_mounted_before() {
