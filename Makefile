@@ -7,7 +7,8 @@ CARGO ?= cargo
 VM ?= ../shared/vm/vm
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hull
 BUILD_PACKAGES := gcc libc6-dev
-PACKAGES := apache2-utils busybox-static chromium docker-registry docker.io golang libarchive-tools openssl podman python3 runc skopeo strace time umoci zstd
+PACKAGES := apache2-utils busybox-static catatonit chromium docker-registry docker.io golang libarchive-tools netavark openssl \
+	podman procps python3 runc skopeo strace time umoci zstd
 BENCH_PACKAGES := crun gcc libc6-dev docker.io runc mmdebstrap python3
 VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs cpio
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull

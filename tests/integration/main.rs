@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod build;
+mod containerd;
 mod containers;
 mod corner;
 mod demo;
+mod docker;
 mod explain;
 mod explain_build;
 mod explain_html;
@@ -28,6 +30,7 @@ mod oci_exec;
 mod oci_flags;
 mod oci_hooks;
 mod oci_update;
+mod podman;
 mod push;
 mod run;
 mod store;

@@ -1,8 +1,5 @@
 //! hull inside a privileged container of Docker's, one level down, with its store on a volume.
 
-use std::fs;
-use std::process::{Command, Stdio};
-
 use hull_tests::docker::Docker;
 use hull_tests::{Corner, hull_bin};
 
@@ -26,12 +23,8 @@ echo 'CMD [\"cat\", \"/made\"]' >> /tmp/context/Dockerfile
 #[test]
 fn hull_runs_builds_and_shows_itself_in_a_privileged_container_of_docker() {
     let corner = Corner::new();
-    let docker = Docker::start(&corner.path().join("docker"));
-    let archive = corner.path().join("inner.tar");
-    let tar = Command::new("tar").arg("-C").arg(corner.rootfs()).arg("-cf").arg(&archive).arg(".").status();
-    assert!(tar.unwrap().success());
-    let mut import = docker.command(&["import", "-", "inner"]);
-    assert!(import.stdin(fs::File::open(&archive).unwrap()).stdout(Stdio::null()).status().unwrap().success());
+    let docker = Docker::start(corner.path());
+    docker.import(&corner.rootfs(), "inner");
     assert_eq!(docker.client(&["volume", "create", "store"]).code, 0);
     let hull = format!("{}:/hull:ro", hull_bin().display());
     let flags = ["run", "--rm", "--privileged", "--net", "none", "--tmpfs", "/tmp:exec", "-v", &hull];

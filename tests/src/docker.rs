@@ -1,13 +1,14 @@
-//! A Docker daemon of a test's own: Debian's, with all that it has below one folder and no network.
+//! A Docker daemon of a test's own: Debian's, in a world of its own, with all that it has below one folder.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Said;
+use crate::world::World;
 
 /// The one with BuildKit built in; a newer client may come before it in PATH.
 const CLIENT: &str = "/usr/bin/docker";
@@ -15,83 +16,91 @@ const UNIFIED: &str = "/sys/fs/cgroup/unified/cgroup.subtree_control";
 
 /// A running daemon; it ends, with everything that it made, when this is dropped.
 pub struct Docker {
+    /// Where it runs. First, for it ends before what it changed is changed back.
+    pub world: World,
     folder: PathBuf,
-    daemon: Child,
-    before: Before,
+    _controllers: Controllers,
 }
 
-/// What the daemon may change outside of its folder: Docker's parent groups, and what v2 passes on beside v1.
-struct Before {
-    groups: BTreeSet<PathBuf>,
-    controllers: BTreeSet<String>,
-}
+/// What v2 passes on beside v1: a controller that v2 uses cannot be mounted as v1's.
+struct Controllers(BTreeSet<String>);
 
-impl Before {
-    fn look() -> Self {
-        let mut groups = BTreeSet::from([PathBuf::from("/sys/fs/cgroup/docker")]);
-        for entry in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            groups.insert(entry.path().join("docker"));
-        }
-        groups.retain(|group| group.is_dir());
+impl Controllers {
+    fn look() -> BTreeSet<String> {
         let controllers = fs::read_to_string(UNIFIED).unwrap_or_default();
-        Self { groups, controllers: controllers.split_whitespace().map(str::to_owned).collect() }
+        controllers.split_whitespace().map(str::to_owned).collect()
     }
+}
 
-    /// Removes groups that are empty by now; a controller that v2 uses cannot be mounted as v1's.
-    fn restore(&self) {
-        let now = Self::look();
-        for group in now.groups.difference(&self.groups) {
-            let mut all = vec![group.clone()];
-            let mut at = 0;
-            while at < all.len() {
-                let below = fs::read_dir(&all[at]).into_iter().flatten().flatten().map(|entry| entry.path());
-                let below: Vec<PathBuf> = below.filter(|path| path.is_dir()).collect();
-                all.extend(below);
-                at += 1;
+impl Drop for Controllers {
+    fn drop(&mut self) {
+        for controller in Self::look().difference(&self.0) {
+            if let Err(error) = fs::write(UNIFIED, format!("-{controller}")) {
+                eprintln!("{controller} stays with v2: {error}");
             }
-            for group in all.iter().rev() {
-                fs::remove_dir(group).unwrap_or_else(|error| panic!("{}: {error}", group.display()));
-            }
-        }
-        for controller in now.controllers.difference(&self.controllers) {
-            fs::write(UNIFIED, format!("-{controller}")).expect("a controller is given back");
         }
     }
 }
 
 impl Docker {
-    /// Starts one below `folder`, which is made.
+    /// Starts one below `corner`, whose containers are runc's and have no network.
     ///
     /// # Panics
     /// Docker is not installed, or the daemon does not come up.
-    pub fn start(folder: &Path) -> Self {
-        fs::create_dir(folder).expect("a folder for the daemon");
-        let before = Before::look();
+    pub fn start(corner: &Path) -> Self {
+        Self::with(corner, runc, |dockerd| {
+            dockerd.args(["--bridge", "none", "--iptables=false"]);
+        })
+    }
+
+    /// Starts one below `corner` with the default runtime that `runtime` makes in the daemon's folder; `more` is to be
+    /// said to the daemon.
+    ///
+    /// # Panics
+    /// As [`Docker::start`].
+    pub fn with(corner: &Path, runtime: impl FnOnce(&Path) -> PathBuf, more: impl FnOnce(&mut Command)) -> Self {
+        let folder = corner.join("docker");
+        fs::create_dir(&folder).expect("a folder for the daemon");
+        let controllers = Controllers(Controllers::look());
+        let mut world = World::new(corner);
         let at = |name: &str| folder.join(name);
-        let log = fs::File::create(at("log")).expect("a log");
-        let mut dockerd = Command::new("dockerd");
+        let mut dockerd = world.command("dockerd");
         dockerd.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec")).arg("--pidfile").arg(at("pid"));
-        dockerd.arg("-H").arg(host(folder)).args(["--bridge", "none", "--iptables=false"]);
-        dockerd.arg("--add-runtime").arg(format!("here={}", runtime(folder).display()));
-        dockerd.args(["--default-runtime", "here"]);
-        let errors = log.try_clone().expect("a log");
-        let daemon = dockerd.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
-        let daemon = daemon.expect("dockerd is installed: `make deps` does it");
-        let mut docker = Self { folder: folder.to_owned(), daemon, before };
+        dockerd.arg("-H").arg(host(&folder)).arg("--cgroup-parent").arg(world.parent());
+        // As docs/compatibility.md has it, and instead of what the machine's own daemon is told.
+        let configuration = serde_json::json!({
+            "runtimes": {"hull": {"path": runtime(&folder)}}, "default-runtime": "hull",
+        });
+        fs::write(at("daemon.json"), configuration.to_string()).expect("a configuration");
+        dockerd.arg("--config-file").arg(at("daemon.json"));
+        more(&mut dockerd);
+        let log = File::create(at("log")).expect("a log");
+        dockerd.stderr(log.try_clone().expect("a log")).stdout(log);
+        world.start(dockerd);
+        let mut docker = Self { world, folder, _controllers: controllers };
         let start = Instant::now();
         while docker.client(&["version"]).code != 0 {
-            let gone = docker.daemon.try_wait().expect("dockerd is our child").is_some();
-            let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
-            assert!(!gone && start.elapsed() < Duration::from_secs(60), "dockerd does not answer: {}", log());
+            let patient = docker.world.is_well() && start.elapsed() < Duration::from_secs(60);
+            assert!(patient, "dockerd does not answer: {}", docker.log());
             std::thread::sleep(Duration::from_millis(50));
         }
         docker
     }
 
+    /// What the daemon said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// A path of the daemon's: `data` and `exec` are its roots.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// The client, not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut client = Command::new(CLIENT);
-        client.arg("-H").arg(host(&self.folder)).args(arguments);
+        client.env("DOCKER_CONFIG", self.folder.join("client")).arg("-H").arg(host(&self.folder)).args(arguments);
         client
     }
 
@@ -102,21 +111,28 @@ impl Docker {
     pub fn client(&self, arguments: &[&str]) -> Said {
         self.command(arguments).output().expect("docker starts").into()
     }
-}
 
-impl Drop for Docker {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.daemon);
-        // It may have ended by itself, which the test has seen.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.daemon.wait();
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let mine = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-        for mount in mine.filter(|mount| Path::new(mount).starts_with(&self.folder)).collect::<Vec<_>>().iter().rev()
-        {
-            let _ = rustix::mount::unmount(*mount, rustix::mount::UnmountFlags::DETACH);
-        }
-        self.before.restore();
+    /// The same, which has to go well: its output.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let said = self.client(arguments);
+        assert_eq!(said.code, 0, "docker {arguments:?}: {said:?}");
+        said.out
+    }
+
+    /// Makes the folder `root` the image `name`.
+    ///
+    /// # Panics
+    /// It cannot be packed or imported.
+    pub fn import(&self, root: &Path, name: &str) {
+        let archive = self.folder.join("image.tar");
+        let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status();
+        assert!(tar.expect("tar").success());
+        let mut import = self.command(&["import", "-", name]);
+        import.stdin(File::open(&archive).expect("the archive")).stdout(Stdio::null());
+        assert!(import.status().expect("docker starts").success());
     }
 }
 
@@ -126,7 +142,7 @@ fn host(folder: &Path) -> String {
 
 /// runc, asked for no capability that this machine does not have: `--privileged` names all of them, and runc 1.1 fails
 /// with one that its own bounding set lacks, as on a machine that is a container itself.
-fn runtime(folder: &Path) -> PathBuf {
+fn runc(folder: &Path) -> PathBuf {
     let path = folder.join("runc");
     let status = fs::read_to_string("/proc/self/status").expect("procfs");
     let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).map(|mask| mask.trim().to_owned());

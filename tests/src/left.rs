@@ -153,7 +153,7 @@ impl Left {
     }
 }
 
-fn clear_group(path: &Path) -> std::io::Result<()> {
+pub(crate) fn clear_group(path: &Path) -> std::io::Result<()> {
     for below in entries(path).iter().map(|name| path.join(name)).filter(|path| path.is_dir()) {
         clear_group(&below)?;
     }

@@ -5,15 +5,20 @@
 pub mod alone;
 mod builder;
 pub mod bundle;
+pub mod checks;
+pub mod containerd;
 pub mod docker;
 pub mod hostile;
 pub mod left;
+pub mod podman;
+pub mod recorded;
 pub mod registry;
 pub mod screen;
 pub mod scripted;
 pub mod sentinel;
 mod skip;
 pub mod tar;
+pub mod world;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
