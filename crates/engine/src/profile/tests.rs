@@ -108,20 +108,10 @@ fn the_masked_paths_are_mobys_and_one_per_processor() {
     assert_eq!(names, ["cpu0", "cpu11"]);
 }
 
-/// It is on the way of every start: about 90 microseconds when optimised, and far below a millisecond at worst.
+/// The kernel checks and translates each instruction at every start.
 #[test]
-fn the_default_profile_is_made_and_compiled_quickly_and_stays_small() {
+fn the_default_filter_is_small() {
     let default = CAPABILITIES.iter().filter_map(|name| caps::number(name)).fold(0, |all, n| all | 1 << n);
-    let mut best = [std::time::Duration::MAX; 2];
-    let mut length = 0;
-    for _ in 0..50 {
-        let start = std::time::Instant::now();
-        let profile = seccomp(default).unwrap();
-        let made = start.elapsed();
-        length = hull_runtime::seccomp::compile(&profile).unwrap().filter.len();
-        best = [best[0].min(made), best[1].min(start.elapsed() - made)];
-    }
-    eprintln!("made in {:?}, compiled in {:?} to {length} instructions", best[0], best[1]);
+    let length = hull_runtime::seccomp::compile(&seccomp(default).unwrap()).unwrap().filter.len();
     assert!(length < 600, "{length} instructions");
-    assert!(best[0] + best[1] < std::time::Duration::from_millis(10), "{best:?}");
 }

@@ -5,13 +5,26 @@ use std::fmt;
 
 use hull_sys::process::LimitName;
 
-use super::{Plan, What, word};
+use super::{Plan, Process, What, word};
 use crate::caps;
 use crate::options::propagation_word;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let show = |text: &CString| String::from_utf8_lossy(text.to_bytes()).into_owned();
+        self.fmt_isolation(f)?;
+        self.fmt_tree(f)?;
+        for sysctl in &self.sysctl {
+            writeln!(f, "sysctl      {} = {}", show(&sysctl.name), sysctl.value)?;
+        }
+        if let Some(keyring) = &self.keyring {
+            writeln!(f, "keyring     {}", show(keyring))?;
+        }
+        self.process.fmt(f)
+    }
+}
+
+impl Plan {
+    fn fmt_isolation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "namespaces  {}", self.namespaces.new)?;
         for join in &self.namespaces.joined {
             writeln!(f, "joins       {} {}", word(join.kind), join.path.display())?;
@@ -24,9 +37,10 @@ impl fmt::Display for Plan {
         for line in self.namespaces.clocks.lines() {
             writeln!(f, "clock       {line}")?;
         }
-        if let Some(hostname) = &self.hostname {
-            writeln!(f, "hostname    {}", show(hostname))?;
-        }
+        self.hostname.iter().try_for_each(|hostname| writeln!(f, "hostname    {}", show(hostname)))
+    }
+
+    fn fmt_tree(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for mount in &self.mounts {
             let what = match &mount.what {
                 What::Bind { source, recursive } => {
@@ -55,36 +69,43 @@ impl fmt::Display for Plan {
         if self.read_only_root {
             writeln!(f, "read-only   /")?;
         }
-        for sysctl in &self.sysctl {
-            writeln!(f, "sysctl      {} = {}", show(&sysctl.name), sysctl.value)?;
-        }
-        for (resource, soft, hard) in &self.process.rlimits {
+        Ok(())
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (resource, soft, hard) in &self.rlimits {
             let shown = |limit: &Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
             writeln!(f, "rlimit      {} {} (at most {})", LimitName(*resource), shown(soft), shown(hard))?;
         }
-        if let Some(keyring) = &self.keyring {
-            writeln!(f, "keyring     {}", show(keyring))?;
-        }
-        writeln!(f, "user        {}:{} groups {:?}", self.process.uid, self.process.gid, self.process.groups)?;
-        let sets = [
-            ("bounding", self.process.caps.bounding),
-            ("effective", self.process.caps.effective),
-            ("ambient", self.process.caps.ambient),
-        ];
+        writeln!(f, "user        {}:{} groups {:?}", self.uid, self.gid, self.groups)?;
+        let sets =
+            [("bounding", self.caps.bounding), ("effective", self.caps.effective), ("ambient", self.caps.ambient)];
         for (name, mask) in sets {
             let names: Vec<_> = caps::names(mask).collect();
             writeln!(f, "caps        {name}: {}", if names.is_empty() { "none".into() } else { names.join(" ") })?;
         }
-        writeln!(f, "no_new_privs {}", self.process.no_new_privs)?;
-        if let Some(profile) = &self.process.apparmor {
+        writeln!(f, "no_new_privs {}", self.no_new_privs)?;
+        if let Some(profile) = &self.apparmor {
             writeln!(f, "apparmor    {}", show(profile))?;
         }
-        match &self.process.seccomp {
+        match &self.seccomp {
             Some(program) => writeln!(f, "seccomp     {} instructions", program.filter.len())?,
             None => writeln!(f, "seccomp     unconfined")?,
         }
-        writeln!(f, "cwd         {}", self.process.cwd.display())?;
-        let argv: Vec<_> = self.process.argv.iter().map(show).collect();
+        if self.terminal {
+            writeln!(f, "terminal    one of the container's own")?;
+        }
+        for variable in &self.env {
+            writeln!(f, "env         {}", show(variable))?;
+        }
+        writeln!(f, "cwd         {}", self.cwd.display())?;
+        let argv: Vec<_> = self.argv.iter().map(show).collect();
         writeln!(f, "exec        {argv:?}")
     }
+}
+
+fn show(text: &CString) -> String {
+    String::from_utf8_lossy(text.to_bytes()).into_owned()
 }
