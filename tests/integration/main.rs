@@ -30,6 +30,7 @@ mod oci_exec;
 mod oci_flags;
 mod oci_hooks;
 mod oci_update;
+mod platforms;
 mod podman;
 mod push;
 mod run;

@@ -80,8 +80,7 @@ pub fn import(store: &Store, file: &Path, name: &str) -> Result<i32, Report> {
 
 /// `hull tag`.
 pub fn tag(store: &Store, image: &str, name: &str) -> Result<i32, Report> {
-    let found = store.find(image)?.ok_or_else(|| hull_image::Error::NotFound { name: image.to_owned() })?;
-    store.tag(&found, &name.parse()?)?;
+    store.tag(image, &name.parse()?)?;
     Ok(0)
 }
 

@@ -18,10 +18,11 @@ use crate::commit::entry_name;
 use crate::document;
 use crate::download;
 use crate::error::{Cannot, Error, Result};
+use crate::find::{Listed, parse_index};
 use crate::layer::{self, Meta, random_id};
 use crate::outgoing;
 use crate::reference::{Digest, Reference};
-use crate::store::{Image, Store, blob_path, parse_index};
+use crate::store::{Store, blob_path};
 use crate::stream::{self, Wanted};
 use crate::tree;
 
@@ -105,14 +106,23 @@ struct Reach {
 }
 
 impl Reach {
-    fn add(&mut self, image: &Image) -> Result<()> {
-        self.blobs.extend(image.documents.iter().cloned());
-        for layer in &image.layers {
-            self.blobs.insert(layer.digest()?);
+    fn add(&mut self, listed: &Listed) {
+        self.blobs.extend(listed.blobs.iter().cloned());
+        for image in &listed.images {
+            self.chains.extend(document::chain_ids(&image.diff_ids));
         }
-        self.chains.extend(document::chain_ids(&image.diff_ids));
-        Ok(())
     }
+}
+
+/// What a removal takes out of the index.
+#[derive(Default)]
+struct Leaving {
+    names: Vec<Reference>,
+    /// The digests of the entries that have one of the names.
+    listed: BTreeSet<Digest>,
+    /// Those of them that have no other name, and the ids of their images.
+    last: BTreeSet<Digest>,
+    ids: Vec<Digest>,
 }
 
 impl Store {
@@ -125,35 +135,28 @@ impl Store {
     /// what it needs.
     pub fn remove(&self, name: &str, force: bool, keep: &BTreeSet<String>) -> Result<Removed> {
         let _lock = self.lock()?;
-        let image = match self.find(name) {
-            Ok(image) => image.ok_or_else(|| Error::NotFound { name: name.to_owned() })?,
+        let wanted = match self.wanted(name, force) {
+            Ok(wanted) => wanted,
+            Err(error @ (Error::NotFound { .. } | Error::InUse { .. } | Error::Ambiguous { .. })) => {
+                return Err(error);
+            }
             Err(error) => return self.remove_damaged(name, error),
         };
-        let by_name = name.parse::<Reference>().ok().filter(|name| image.names.contains(name));
-        if by_name.is_none() && image.names.len() > 1 && !force {
-            let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
-            let why = format!("it has several names ({}); remove them, or force it", names.join(", "));
-            return Err(Error::InUse { name: name.to_owned(), why });
-        }
-        let untagged = by_name.map_or_else(|| image.names.clone(), |name| vec![name]);
-        let mut removed = Removed { untagged, ..Removed::default() };
-        let last = removed.untagged.len() == image.names.len();
-        // Asked before anything is changed, since it fails if another image cannot be read.
-        let others = if last { Some(self.reach(Some(&image.listed))?) } else { None };
-        let names = removed.untagged.clone();
+        let mut removed = Removed { untagged: wanted.names.clone(), ..Removed::default() };
         let forget = |entries: &mut Vec<Value>| {
             entries.retain(|entry| {
-                let ours = entry["digest"] == image.listed.as_str();
-                let named = entry_name(entry).is_some_and(|name| names.contains(&name));
-                !(ours && (named || last))
+                let named = entry_name(entry).is_some_and(|name| wanted.names.contains(&name));
+                let ours = |listed: &Digest| entry["digest"] == listed.as_str();
+                !(wanted.last.iter().any(ours) || (named && wanted.listed.iter().any(ours)))
             });
         };
-        let Some(others) = others else {
+        if wanted.last.is_empty() {
             self.change_index(forget)?;
             return Ok(removed);
-        };
-        let mut candidates = Reach::default();
-        candidates.add(&image)?;
+        }
+        // Asked before anything is changed, since it fails if another image cannot be read.
+        let others = self.reach(&wanted.last)?;
+        let candidates = self.reach_of(&wanted.last)?;
         match self.change_index(forget) {
             // A new index needs room for itself. The trees give it: they can be made again if it fails once more.
             Err(error) if error.is_full() => {
@@ -162,10 +165,33 @@ impl Store {
             }
             result => result?,
         }
-        removed.deleted.push(image.id.clone());
+        removed.deleted = wanted.ids;
         self.sweep_layers(&others, Some(&candidates), keep, &mut removed)?;
         self.sweep_blobs(&others, Some(&candidates), &mut removed)?;
         Ok(removed)
+    }
+
+    /// What `name` wants to be removed. Needs the lock.
+    fn wanted(&self, name: &str, force: bool) -> Result<Leaving> {
+        let image = self.find(name)?.ok_or_else(|| Error::NotFound { name: name.to_owned() })?;
+        let by_name = name.parse::<Reference>().ok().filter(|name| image.names.contains(name));
+        if by_name.is_none() && image.names.len() > 1 && !force {
+            let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+            let why = format!("it has several names ({}); remove them, or force it", names.join(", "));
+            return Err(Error::InUse { name: name.to_owned(), why });
+        }
+        // A name may lead to an image for each of several platforms.
+        let images = if by_name.is_some() { self.find_all(name)? } else { vec![image.clone()] };
+        let names = by_name.map_or_else(|| image.names.clone(), |name| vec![name]);
+        let mut leaving = Leaving { names, ..Leaving::default() };
+        for image in images {
+            if image.names.iter().all(|name| leaving.names.contains(name)) {
+                leaving.last.insert(image.listed.clone());
+                leaving.ids.push(image.id);
+            }
+            leaving.listed.insert(image.listed);
+        }
+        Ok(leaving)
     }
 
     /// Takes the name, or the digest that the index lists, of an image that cannot be read out of the index. `error` is
@@ -194,7 +220,7 @@ impl Store {
         layer::sweep(staging.as_fd(), false)?;
         download::sweep_all(self, false)?;
         let mut removed = Removed::default();
-        let reach = self.reach(None)?;
+        let reach = self.reach(&BTreeSet::new())?;
         self.sweep_layers(&reach, None, keep, &mut removed)?;
         self.sweep_blobs(&reach, None, &mut removed)?;
         Ok(removed)
@@ -207,7 +233,7 @@ impl Store {
     /// The kernel's.
     pub fn remove_layers(&self, ids: &BTreeSet<String>, keep: &BTreeSet<String>) -> Result<()> {
         let _lock = self.lock()?;
-        let Ok(reach) = self.reach(None) else { return Ok(()) };
+        let Ok(reach) = self.reach(&BTreeSet::new()) else { return Ok(()) };
         let folder = self.folder(c"layers")?;
         let used = self.used_layers(folder.as_fd(), &reach)?;
         for id in ids.iter().filter(|id| !used.contains(*id) && !keep.contains(*id)) {
@@ -216,11 +242,23 @@ impl Store {
         Ok(())
     }
 
-    /// What all images lead to, but the one that is listed with the digest `without`.
-    fn reach(&self, without: Option<&Digest>) -> Result<Reach> {
+    /// What all entries of the index lead to, but those with the digests `without`.
+    fn reach(&self, without: &BTreeSet<Digest>) -> Result<Reach> {
+        self.reach_where(|digest| !without.iter().any(|without| without.as_str() == digest))
+    }
+
+    /// What these entries lead to.
+    fn reach_of(&self, listed: &BTreeSet<Digest>) -> Result<Reach> {
+        self.reach_where(|digest| listed.iter().any(|listed| listed.as_str() == digest))
+    }
+
+    fn reach_where(&self, wanted: impl Fn(&str) -> bool) -> Result<Reach> {
+        let data = self.index()?;
+        let index = parse_index(&data)?;
         let mut reach = Reach::default();
-        for image in self.images()?.iter().filter(|image| Some(&image.listed) != without) {
-            reach.add(image)?;
+        let mut seen = BTreeSet::new();
+        for entry in index.manifests.iter().filter(|entry| wanted(&entry.digest) && seen.insert(&*entry.digest)) {
+            reach.add(&self.load(&index, entry)?);
         }
         Ok(reach)
     }
@@ -379,16 +417,18 @@ impl Store {
         let mut whole = true;
         let mut seen = BTreeSet::new();
         for entry in &index.manifests {
-            let image = match self.load(&index, entry) {
-                Ok(image) => image,
+            let listed = match self.load(&index, entry) {
+                Ok(listed) => listed,
                 Err(error) => {
                     whole = false;
                     findings.push(damage(&error, format!("image {}", entry.digest)));
                     continue;
                 }
             };
-            reach.add(&image)?;
-            for layer in &image.layers {
+            reach.add(&listed);
+            for (image, layer) in
+                listed.images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)))
+            {
                 let digest = layer.digest()?;
                 if !seen.insert(digest.clone()) {
                     continue;

@@ -22,9 +22,10 @@ use serde_json::{Value, json};
 use crate::archive::Archive;
 use crate::document::{self, CONFIG, Descriptor, MANIFEST, REF_NAME};
 use crate::error::{Cannot, Error, Result};
+use crate::find::{Image, name_of, parse_index};
 use crate::layer::{Layer, Meta, Staging, boot_id, write_new};
 use crate::reference::{Digest, Reference};
-use crate::store::{Image, Store, blob_path, name_of, parse_index};
+use crate::store::{Store, blob_path};
 use crate::stream::{self, HashWriter, Packing, Wanted};
 use crate::{apply, diff, tree};
 
@@ -245,20 +246,33 @@ impl Store {
         self.committed(&manifest).map(Some)
     }
 
-    /// Gives an image one more name. Another image that has the name loses it.
-    pub fn tag(&self, image: &Image, name: &Reference) -> Result<()> {
+    /// Gives what `source` leads to one more name, on every platform that is here. Another image that has the name loses it.
+    ///
+    /// # Errors
+    /// No such image; a name with a digest.
+    pub fn tag(&self, source: &str, name: &Reference) -> Result<()> {
         refuse_digest(name)?;
         let _lock = self.lock()?;
-        let data = self.index()?;
-        let index = parse_index(&data)?;
-        let entry = index.manifests.iter().find(|entry| entry.digest == image.listed.as_str());
-        let entry = entry.ok_or_else(|| Error::NotFound { name: image.id.to_string() })?;
-        let descriptor = Descriptor {
-            media_type: entry.media_type.as_deref().unwrap_or(MANIFEST).to_owned(),
-            digest: entry.digest.to_string(),
-            size: entry.size,
-        };
-        self.enter(&descriptor, std::slice::from_ref(name))
+        let image = self.find(source)?.ok_or_else(|| Error::NotFound { name: source.to_owned() })?;
+        let named = source.parse::<Reference>().ok().filter(|source| image.names.contains(source));
+        if named.as_ref() == Some(name) {
+            return Ok(());
+        }
+        self.change_index(|entries| {
+            let ours = |entry: &&Value| match &named {
+                Some(_) => entry_name(entry) == named,
+                None => entry["digest"] == image.listed.as_str(),
+            };
+            let mut sources: Vec<Value> = entries.iter().filter(ours).cloned().collect();
+            sources.dedup_by(|a, b| a["digest"] == b["digest"]);
+            take_name(entries, name);
+            for mut entry in sources {
+                // The nameless entry of an image that gets a name has done its work.
+                entries.retain(|other| other["digest"] != entry["digest"] || entry_name(other).is_some());
+                entry["annotations"] = json!({ REF_NAME: name.to_string() });
+                entries.push(entry);
+            }
+        })
     }
 
     /// What is known of a layer's archive; it is written if the store has none. True if that is news for the layer.
@@ -381,7 +395,7 @@ impl Store {
         let index = parse_index(&data)?;
         let entry = index.manifests.iter().find(|entry| entry.digest == manifest.digest);
         let gone = || Error::NotFound { name: manifest.digest.clone() };
-        self.load(&index, entry.ok_or_else(gone)?)
+        self.load(&index, entry.ok_or_else(gone)?)?.images.into_iter().next().ok_or_else(gone)
     }
 }
 

@@ -100,12 +100,17 @@ pub(crate) struct Manifest {
 pub(crate) enum Target {
     /// With its media type.
     Manifest(Manifest, String),
-    /// An index: the manifest for the platform that was asked for.
-    Index(Descriptor),
+    Index(Vec<Entry>),
 }
 
-/// Parses a manifest or an index, as the media type of its descriptor says; of an index the entry for `platform`.
-pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>, platform: &Platform) -> Result<Target> {
+/// One manifest of an index, and what it is for, if the index says so.
+pub(crate) struct Entry {
+    pub descriptor: Descriptor,
+    pub platform: Option<Platform>,
+}
+
+/// Parses a manifest or an index, as the media type of its descriptor says.
+pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>) -> Result<Target> {
     let what = || format!("manifest {digest}");
     let document: Document =
         serde_json::from_slice(data).map_err(|error| Error::document(what(), error.to_string()))?;
@@ -128,7 +133,7 @@ pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>, plat
         }
     }
     if is_index {
-        return choose(data, what, platform).map(Target::Index);
+        return entries(data, what).map(Target::Index);
     }
     match (document.config, document.layers) {
         (Some(config), Some(layers)) => {
@@ -141,23 +146,30 @@ pub(crate) fn parse(data: &[u8], digest: &Digest, media_type: Option<&str>, plat
     }
 }
 
-/// The entry that serves `platform` best, the first of equals. An index of one entry need not say what it is for.
-fn choose(data: &[u8], what: impl Fn() -> String, wanted: &Platform) -> Result<Descriptor> {
+fn entries(data: &[u8], what: impl Fn() -> String) -> Result<Vec<Entry>> {
     let index: Index<'_> =
         serde_json::from_slice(data).map_err(|error| Error::document(what(), error.to_string()))?;
-    let distance = |entry: &IndexEntry<'_>| match &entry.platform {
-        Some(given) => wanted.distance(&Platform::new(&given.os, &given.architecture, &given.variant)),
-        None => (index.manifests.len() == 1).then_some(0),
+    let entry = |entry: &IndexEntry<'_>| Entry {
+        descriptor: Descriptor {
+            media_type: entry.media_type.as_deref().unwrap_or(MANIFEST).to_owned(),
+            digest: entry.digest.clone().into_owned(),
+            size: entry.size,
+        },
+        platform: entry.platform.as_ref().map(|given| Platform::new(&given.os, &given.architecture, &given.variant)),
     };
-    let near = index.manifests.iter().filter_map(|entry| Some((distance(entry)?, entry)));
-    let Some((_, entry)) = near.min_by_key(|(distance, _)| *distance) else {
-        return Err(Error::document(what(), format!("it has no manifest for {wanted}")));
+    Ok(index.manifests.iter().map(entry).collect())
+}
+
+/// The entry that serves `wanted` best, the first of equals. An index of one entry need not say what it is for.
+pub(crate) fn choose(entries: Vec<Entry>, digest: &Digest, wanted: &Platform) -> Result<Descriptor> {
+    let alone = entries.len() == 1;
+    let distance = |entry: &Entry| match &entry.platform {
+        Some(given) => wanted.distance(given),
+        None => alone.then_some(0),
     };
-    Ok(Descriptor {
-        media_type: entry.media_type.as_deref().unwrap_or(MANIFEST).to_owned(),
-        digest: entry.digest.clone().into_owned(),
-        size: entry.size,
-    })
+    let near = entries.into_iter().filter_map(|entry| Some((distance(&entry)?, entry.descriptor)));
+    let nearest = near.min_by_key(|(distance, _)| *distance).map(|(_, descriptor)| descriptor);
+    nearest.ok_or_else(|| Error::document(format!("manifest {digest}"), format!("it has no manifest for {wanted}")))
 }
 
 /// This host's architecture by the name that images use (`GOARCH`).

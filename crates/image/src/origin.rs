@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use crate::commit::entry_name;
 use crate::document::REF_DIGEST;
 use crate::error::Result;
+use crate::find::Image;
 use crate::reference::{Digest, Reference};
-use crate::store::{Image, Store};
+use crate::store::Store;
 
 impl Store {
     /// Keeps that the registry of `name` has `image` under `digest`, if that is one of its names here.

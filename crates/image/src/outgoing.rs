@@ -16,11 +16,12 @@ use serde_json::Value;
 
 use crate::document;
 use crate::error::{Cannot, Error, Result};
+use crate::find::Image;
 use crate::layer::{Staging, write_new};
 use crate::pack;
 use crate::receive::Blob;
 use crate::reference::Digest;
-use crate::store::{Image, Store};
+use crate::store::Store;
 use crate::stream::{self, HashWriter, Packing, Wanted};
 use crate::tree;
 

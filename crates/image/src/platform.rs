@@ -6,15 +6,19 @@
 use std::fmt;
 use std::str::FromStr;
 
+use oci_spec::image::ImageConfiguration;
+use serde::Serialize;
+
 use crate::document;
 use crate::error::{Error, Result};
 
 /// An operating system, an architecture by Go's name and its variant: `linux/amd64`, `linux/arm/v7`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Platform {
     os: String,
     architecture: String,
     /// Empty for the plain one.
+    #[serde(skip_serializing_if = "String::is_empty")]
     variant: String,
 }
 
@@ -22,6 +26,27 @@ impl Platform {
     /// This machine's.
     pub fn host() -> Self {
         Self::new("linux", document::architecture(), "")
+    }
+
+    /// What a configuration says that it is for.
+    pub(crate) fn of(config: &ImageConfiguration) -> Self {
+        let variant = config.variant().as_deref().unwrap_or_default();
+        Self::new(&config.os().to_string(), &config.architecture().to_string(), variant)
+    }
+
+    /// The operating system.
+    pub fn os(&self) -> &str {
+        &self.os
+    }
+
+    /// The architecture, by Go's name.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// The variant; empty for the plain one.
+    pub fn variant(&self) -> &str {
+        &self.variant
     }
 
     /// The normal form: `x86_64` is `amd64`, `arm64/v8` is `arm64`, `arm` is `arm/v7`.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::apply::{self, Implied};
 use crate::commit::{Pending, entry_name, take_name};
@@ -22,11 +22,12 @@ use crate::document::{
 };
 use crate::download::{self, Again, Download, Source};
 use crate::error::{Cannot, Error, Result};
+use crate::find::Image;
 use crate::layer::{Layer, Meta, Staging, boot_id};
 use crate::pipe;
 use crate::platform::Platform;
 use crate::reference::{Digest, Reference};
-use crate::store::{Image, Store, blob_path};
+use crate::store::{Store, blob_path};
 use crate::stream::{self, Wanted};
 
 /// The most layers of one image: what the kernel's overlay takes.
@@ -85,8 +86,8 @@ pub fn read_manifest(data: &[u8], media_type: &str, platform: &Platform) -> Resu
     if !MANIFEST_TYPES.contains(&media_type) {
         return refused(format!("it came as {media_type:?}, which is no image manifest"));
     }
-    match document::parse(data, &digest, Some(media_type), platform)? {
-        Target::Index(entry) => Ok(Manifest::Index(Blob::new(entry)?)),
+    match document::parse(data, &digest, Some(media_type))? {
+        Target::Index(entries) => Ok(Manifest::Index(Blob::new(document::choose(entries, &digest, platform)?)?)),
         Target::Manifest(manifest, _) => {
             if ![CONFIG, DOCKER_CONFIG].contains(&manifest.config.media_type.as_str()) {
                 return refused(format!("it is no image: its configuration is {:?}", manifest.config.media_type));
@@ -108,7 +109,7 @@ pub fn read_manifest(data: &[u8], media_type: &str, platform: &Platform) -> Resu
 
 /// Archives of layers; how they are packed is told by their bytes. What must not be distributed is fetched like the rest,
 /// from the registry alone.
-fn is_layer(media_type: &str) -> bool {
+pub(crate) fn is_layer(media_type: &str) -> bool {
     let oci = media_type
         .strip_prefix("application/vnd.oci.image.layer.v1.tar")
         .or_else(|| media_type.strip_prefix("application/vnd.oci.image.layer.nondistributable.v1.tar"));
@@ -128,6 +129,7 @@ pub struct Incoming<'a> {
     store: &'a Store,
     manifest: (Blob, Vec<u8>),
     config: (Blob, Vec<u8>),
+    platform: Platform,
     layers: Vec<Blob>,
     diff_ids: Vec<Digest>,
     chain: Vec<Digest>,
@@ -148,7 +150,8 @@ impl Store {
         for (blob, data) in [&manifest, &config] {
             verify(blob, data)?;
         }
-        let (_, diff_ids) = document::configuration(&config.1, &config.0.digest, layers.len())?;
+        let (configuration, diff_ids) = document::configuration(&config.1, &config.0.digest, layers.len())?;
+        let platform = Platform::of(&configuration);
         let mut known = BTreeMap::new();
         for (layer, diff_id) in layers.iter().zip(&diff_ids) {
             if *known.entry(&layer.digest).or_insert(diff_id) != diff_id {
@@ -157,7 +160,7 @@ impl Store {
             }
         }
         let chain = document::chain_ids(&diff_ids);
-        Ok(Incoming { store: self, manifest, config, layers, diff_ids, chain, plain_max: None })
+        Ok(Incoming { store: self, manifest, config, platform, layers, diff_ids, chain, plain_max: None })
     }
 }
 
@@ -306,17 +309,32 @@ impl<'a> Incoming<'a> {
             annotations[REF_DIGEST] = origin.as_str().into();
         }
         let entry = json!({
-            "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size, "annotations": annotations,
+            "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size,
+            "platform": self.platform, "annotations": annotations,
         });
         self.store.change_index(|entries| {
             if entries.contains(&entry) {
                 return;
             }
-            take_name(entries, name);
-            entries.retain(|other| other["digest"] != entry["digest"] || entry_name(other).is_some());
-            entries.push(entry);
+            // Images for other platforms that came from the same place keep the name too: together they are what it means.
+            let (siblings, mut rest): (Vec<Value>, Vec<Value>) =
+                entries.drain(..).partition(|other| is_sibling(other, &entry));
+            take_name(&mut rest, name);
+            rest.retain(|other| other["digest"] != entry["digest"] || entry_name(other).is_some());
+            *entries = rest;
+            // Tools that know nothing of platforms take the first.
+            match self.platform == Platform::host() {
+                true => entries.extend([entry].into_iter().chain(siblings)),
+                false => entries.extend(siblings.into_iter().chain([entry])),
+            }
         })
     }
+}
+
+/// Whether both have one name, for two platforms, and came from one index.
+fn is_sibling(a: &Value, b: &Value) -> bool {
+    let same = |key: &str| a["annotations"][key] == b["annotations"][key] && a["annotations"][key].is_string();
+    same(REF_NAME) && same(REF_DIGEST) && a["platform"].is_object() && a["platform"] != b["platform"]
 }
 
 /// One blob that is wanted. While a value of it lives no other process writes the same.

@@ -1,4 +1,4 @@
-//! The store: an OCI image layout on disk with unpacked layers beside the blobs. This module reads it.
+//! The store: an OCI image layout on disk with unpacked layers beside the blobs. This module reads its files.
 //!
 //! ```text
 //! oci-layout  index.json  blobs/sha256/<hex>      the image layout, as any OCI tool reads and writes it
@@ -7,67 +7,26 @@
 //! lock                                            held by a writer while it changes what is visible
 //! ```
 //!
-//! Readers take no lock: `index.json` is replaced by a rename, blobs never change. Writing is in `commit`, removing in
-//! `collect`. Source: image specification `image-layout.md`.
+//! Readers take no lock: `index.json` is replaced by a rename, blobs never change. Images are found in `find`, written in
+//! `commit` and removed in `collect`. Source: image specification `image-layout.md`.
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::ImageConfiguration;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::archive::Archive;
-use crate::document::{self, DOCUMENT_MAX, Descriptor, INDEX_MAX, Index, IndexEntry, Manifest, Target};
+use crate::document::{self, DOCUMENT_MAX, Descriptor, INDEX_MAX};
 use crate::error::{Cannot, Error, Result};
+use crate::find::Image;
 use crate::layer::{self, Layer, Meta, Staging, boot_id};
-use crate::platform::Platform;
-use crate::receive::Blob;
-use crate::reference::{Digest, Reference};
+use crate::reference::Digest;
 use crate::stream::{self, Wanted};
 use crate::{apply, tree};
-
-/// Indexes inside indexes that are followed.
-const NESTED_MAX: usize = 3;
-
-/// An image in the store.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Image {
-    /// The digest of its configuration, which is what people call the image's id.
-    pub id: Digest,
-    /// The digest of its manifest.
-    pub manifest: Digest,
-    /// Its names in the store; none if all were given to other images.
-    pub names: Vec<Reference>,
-    /// Those of them that a registry is known to have it under, each with its digest there.
-    pub origins: Vec<(Reference, Digest)>,
-    /// Its configuration.
-    pub config: ImageConfiguration,
-    /// Bytes of its layers as they are stored, with configuration and manifest.
-    pub size: u64,
-    /// When it was made, RFC 3339, if it says so.
-    pub created: Option<String>,
-    pub(crate) diff_ids: Vec<Digest>,
-    pub(crate) layers: Vec<Descriptor>,
-    pub(crate) manifest_blob: Blob,
-    pub(crate) config_blob: Blob,
-    /// What the index lists: the manifest, or an index that leads to it.
-    pub(crate) listed: Digest,
-    /// Every document on the way from the index to the configuration.
-    pub(crate) documents: Vec<Digest>,
-}
-
-impl Image {
-    /// The digests of its layers' plain archives, lowest first.
-    pub fn diff_ids(&self) -> &[Digest] {
-        &self.diff_ids
-    }
-}
 
 /// A store of images in one folder.
 #[derive(Debug)]
@@ -153,87 +112,6 @@ impl Store {
         Ok(file)
     }
 
-    /// Finds an image by name in any spelling (`debian`, `docker.io/library/debian:12`, `debian@sha256:…`), by the digest
-    /// of its configuration or manifest, or by the beginning of its id.
-    ///
-    /// # Errors
-    /// A name that is none; a prefix that several ids have; documents that are missing or not what their digest says.
-    pub fn find(&self, name: &str) -> Result<Option<Image>> {
-        let data = self.index()?;
-        let index = parse_index(&data)?;
-        if let Ok(digest) = name.parse::<Digest>() {
-            return self.find_digest(&index, &digest);
-        }
-        let reference = name.parse::<Reference>();
-        if let Ok(reference) = &reference {
-            if let Some(entry) = index.manifests.iter().find(|entry| is_named(entry, reference)) {
-                return self.load(&index, entry).map(Some);
-            }
-            if let Some(digest) = reference.digest() {
-                return self.find_digest(&index, digest);
-            }
-        }
-        let prefix = name.strip_prefix("sha256:").unwrap_or(name);
-        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return reference.map(|_| None);
-        }
-        let (images, damaged) = self.list()?;
-        let mut found: Option<Image> = None;
-        for image in images.into_iter().filter(|image| image.id.hex().starts_with(prefix)) {
-            if found.as_ref().is_some_and(|other| other.id != image.id) {
-                return Err(Error::Ambiguous { name: name.to_owned() });
-            }
-            found = Some(image);
-        }
-        // It may be the one that cannot be read.
-        match (found, damaged.into_iter().next()) {
-            (None, Some(error)) => Err(error),
-            (found, _) => Ok(found),
-        }
-    }
-
-    fn find_digest(&self, index: &Index<'_>, digest: &Digest) -> Result<Option<Image>> {
-        if let Some(entry) = index.manifests.iter().find(|entry| entry.digest == digest.as_str()) {
-            return self.load(index, entry).map(Some);
-        }
-        for entry in &index.manifests {
-            let image = self.load(index, entry)?;
-            if image.id == *digest || image.manifest == *digest {
-                return Ok(Some(image));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Every image of the store, in the order of its index; none may be damaged.
-    ///
-    /// # Errors
-    /// A document that is missing or damaged; `check` says which are.
-    pub fn images(&self) -> Result<Vec<Image>> {
-        match self.list()? {
-            (images, damaged) if damaged.is_empty() => Ok(images),
-            (_, mut damaged) => Err(damaged.swap_remove(0)),
-        }
-    }
-
-    /// Every image that can be read, in the order of the index, and why the others cannot.
-    ///
-    /// # Errors
-    /// The index cannot be read.
-    pub fn list(&self) -> Result<(Vec<Image>, Vec<Error>)> {
-        let data = self.index()?;
-        let index = parse_index(&data)?;
-        let mut seen = BTreeSet::new();
-        let (mut images, mut damaged) = (Vec::new(), Vec::new());
-        for entry in index.manifests.iter().filter(|entry| seen.insert(&*entry.digest)) {
-            match self.load(&index, entry) {
-                Ok(image) => images.push(image),
-                Err(error) => damaged.push(error),
-            }
-        }
-        Ok((images, damaged))
-    }
-
     /// The bytes of `index.json`.
     pub(crate) fn index(&self) -> Result<Vec<u8>> {
         let shown = || format!("index.json in the store {}", self.root.display());
@@ -241,59 +119,6 @@ impl Store {
             Ok(data) => Ok(data),
             Err(error) => Err(std::io::Error::from(error)).cannot("read", shown()),
         }
-    }
-
-    pub(crate) fn load(&self, index: &Index<'_>, entry: &IndexEntry<'_>) -> Result<Image> {
-        let listed: Digest = entry.digest.parse()?;
-        let mut documents = Vec::new();
-        let media_type = entry.media_type.as_deref().map(str::to_owned);
-        let (manifest_blob, manifest) = self.manifest(&listed, entry.size, media_type, &mut documents)?;
-        let id = manifest.config.digest()?;
-        let data = self.document(&id, manifest.config.size)?;
-        documents.push(id.clone());
-        let (config, diff_ids) = document::configuration(&data, &id, manifest.layers.len())?;
-        let ours = || index.manifests.iter().filter(|other| other.digest == entry.digest);
-        let layers = manifest.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
-        Ok(Image {
-            id,
-            manifest: manifest_blob.digest.clone(),
-            names: ours().filter_map(name_of).collect(),
-            origins: ours().filter_map(origin_of).collect(),
-            created: config.created().clone(),
-            config,
-            size: layers.saturating_add(manifest_blob.size).saturating_add(manifest.config.size),
-            diff_ids,
-            layers: manifest.layers,
-            manifest_blob,
-            config_blob: Blob::new(manifest.config)?,
-            listed,
-            documents,
-        })
-    }
-
-    fn manifest(
-        &self,
-        listed: &Digest,
-        size: u64,
-        media_type: Option<String>,
-        documents: &mut Vec<Digest>,
-    ) -> Result<(Blob, Manifest)> {
-        let (mut digest, mut size, mut media_type) = (listed.clone(), size, media_type);
-        for _ in 0..=NESTED_MAX {
-            let data = self.document(&digest, size)?;
-            documents.push(digest.clone());
-            match document::parse(&data, &digest, media_type.as_deref(), &Platform::host())? {
-                Target::Manifest(manifest, media_type) => {
-                    return Ok((Blob { media_type, digest, size }, manifest));
-                }
-                Target::Index(next) => {
-                    digest = next.digest()?;
-                    size = next.size;
-                    media_type = Some(next.media_type);
-                }
-            }
-        }
-        Err(Error::document(format!("index {listed}"), format!("it is more than {NESTED_MAX} indexes deep")))
     }
 
     /// A document, whole and verified: size first, then digest.
@@ -473,33 +298,6 @@ impl Store {
 
 pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
-}
-
-pub(crate) fn parse_index(data: &[u8]) -> Result<Index<'_>> {
-    serde_json::from_slice(data).map_err(|error| Error::document("index.json of the store", error.to_string()))
-}
-
-/// The name of an entry; one that no reference can have (another tool wrote it) counts as none.
-pub(crate) fn name_of(entry: &IndexEntry<'_>) -> Option<Reference> {
-    entry.annotations.as_ref()?.name.as_deref()?.parse().ok()
-}
-
-fn origin_of(entry: &IndexEntry<'_>) -> Option<(Reference, Digest)> {
-    let digest = entry.annotations.as_ref()?.digest.as_deref()?.parse().ok()?;
-    Some((name_of(entry)?, digest))
-}
-
-fn is_named(entry: &IndexEntry<'_>, wanted: &Reference) -> bool {
-    let origin = entry.annotations.as_ref().and_then(|annotations| annotations.digest.as_deref());
-    match (name_of(entry), wanted.digest()) {
-        (Some(name), None) => name == *wanted,
-        (Some(name), Some(digest)) => {
-            name.name() == wanted.name()
-                && (wanted.tag().is_none_or(|tag| name.tag() == Some(tag)) || name.tag().is_none())
-                && (entry.digest == digest.as_str() || origin == Some(digest.as_str()))
-        }
-        (None, _) => false,
-    }
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ fn a_step_is_adopted_committed_and_unpacked_again_from_its_blob() {
     let layer = store.adopt(layers.last(), staging).expect("a layer");
     assert_eq!(store.layer(layer.id()).expect("no error").expect("the layer").id(), layer.id());
     layers.push(layer);
-    let name: Reference = "built:1".parse().expect("a name");
+    let name: crate::Reference = "built:1".parse().expect("a name");
     let built = store.commit(ImageConfiguration::default(), &layers, std::slice::from_ref(&name)).expect("an image");
     let again = store.commit(ImageConfiguration::default(), &layers, std::slice::from_ref(&name)).expect("an image");
     assert_eq!(built.manifest, again.manifest);
@@ -197,7 +197,7 @@ fn removing_the_last_name_removes_what_only_that_image_needs() {
     let (_temp, store) = store();
     let keep = BTreeSet::new();
     let image = import(&store, "a", &base());
-    store.tag(&image, &"b".parse().expect("a name")).expect("tagged");
+    store.tag("a", &"b".parse().expect("a name")).expect("tagged");
     assert!(matches!(store.remove(&image.id.hex()[..12], false, &keep), Err(Error::InUse { .. })));
     let removed = store.remove("a", false, &keep).expect("removed");
     assert_eq!((removed.untagged.len(), removed.deleted.len()), (1, 0));

@@ -1,0 +1,144 @@
+//! Images for several platforms: which of them is taken, how they share a name, and what an index leads to in the store.
+
+use std::process::Command;
+
+use hull_tests::scripted::{Answer, Asked, INDEX, Scripted, TinyImage, digest, pull};
+use hull_tests::{Corner, Said};
+use serde_json::{Value, json};
+
+fn ok(said: Said) -> String {
+    assert_eq!(said.code, 0, "{said:?}");
+    said.out
+}
+
+fn hull(corner: &Corner, arguments: &[&str]) -> Said {
+    corner.hull().args(arguments).output().expect("hull starts").into()
+}
+
+/// A tiny image for an architecture; each has another layer.
+fn image(architecture: &str, size: usize) -> TinyImage {
+    let mut image = TinyImage::new(size);
+    let mut config: Value = serde_json::from_slice(&image.config).expect("JSON");
+    config["architecture"] = architecture.into();
+    image.config = config.to_string().into_bytes();
+    let mut manifest: Value = serde_json::from_slice(&image.manifest).expect("JSON");
+    manifest["config"]["digest"] = digest(&image.config).into();
+    manifest["config"]["size"] = image.config.len().into();
+    image.manifest = manifest.to_string().into_bytes();
+    image
+}
+
+/// A registry with an index under the tag 1 for these images.
+fn registry(images: Vec<(&'static str, TinyImage)>) -> Scripted {
+    let entries: Vec<Value> = images
+        .iter()
+        .map(|(architecture, image)| {
+            json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(&image.manifest),
+                "size": image.manifest.len(), "platform": {"os": "linux", "architecture": architecture},
+            })
+        })
+        .collect();
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string();
+    Scripted::new(move |asked: &Asked| {
+        if asked.target == "/v2/" {
+            return Answer::ok("application/json", "{}");
+        }
+        if asked.target.ends_with("/manifests/1") {
+            return Answer::ok(INDEX, index.clone());
+        }
+        let last = asked.target.rsplit('/').next().unwrap_or_default();
+        let has = |image: &&(&str, TinyImage)| {
+            let blobs = image.1.layers.iter().chain([&image.1.config, &image.1.manifest]);
+            blobs.into_iter().any(|blob| digest(blob) == last)
+        };
+        images.iter().find(has).map_or_else(|| Answer::status(404), |image| image.1.answer(asked))
+    })
+}
+
+const INSECURE: &str = "--tls-verify=false";
+
+fn ids(corner: &Corner) -> Vec<String> {
+    ok(hull(corner, &["images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"])).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn platforms_of_one_image_keep_the_name_together_and_leave_it_together() {
+    let corner = Corner::new();
+    let (amd64, arm64) = (image("amd64", 100), image("arm64", 200));
+    let server = registry(vec![("amd64", amd64.clone()), ("arm64", arm64.clone())]);
+    let name = format!("{}/a/b:1", server.address());
+    let id = |image: &TinyImage| digest(&image.config)[7..19].to_owned();
+    // The foreign one first: the one for this machine still comes before it.
+    ok(pull(&corner, &server, &[INSECURE, "--platform", "linux/arm64"], "a/b:1"));
+    ok(pull(&corner, &server, &[INSECURE], "a/b:1"));
+    let mut both = [format!("{name} {}", id(&amd64)), format!("{name} {}", id(&arm64))];
+    let mut listed = ids(&corner);
+    both.sort();
+    listed.sort();
+    assert_eq!(listed, both);
+    let index: Value = serde_json::from_slice(&std::fs::read(corner.root().join("index.json")).unwrap()).unwrap();
+    assert_eq!(index["manifests"][0]["platform"]["architecture"], "amd64", "{index}");
+    // Other tools see the one for this machine; a new name is for both.
+    ok(hull(&corner, &["tag", &name, "other"]));
+    let layout = format!("oci:{}:docker.io/library/other:latest", corner.root().display());
+    let skopeo = Command::new("skopeo").args(["inspect", "--config", &layout]).output().unwrap();
+    assert!(String::from_utf8_lossy(&skopeo.stdout).contains("amd64"), "{skopeo:?}");
+    assert_eq!(ids(&corner).len(), 4);
+    assert!(ok(hull(&corner, &["rmi", &name])).starts_with("Untagged: "));
+    assert_eq!(ids(&corner).len(), 2);
+    let removed = ok(hull(&corner, &["rmi", "other"]));
+    assert_eq!(removed.matches("Deleted: ").count(), 2, "{removed}");
+    assert!(hull_tests::entries(&corner.root().join("blobs/sha256")).is_empty());
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_now_is_taken_from_all_platforms() {
+    let corner = Corner::new();
+    let old = registry(vec![("amd64", image("amd64", 100)), ("arm64", image("arm64", 200))]);
+    let new = registry(vec![("amd64", image("amd64", 300)), ("arm64", image("arm64", 400))]);
+    // The same name at both: a registry whose tag has moved.
+    let conf = corner.path().join("registries.conf");
+    let moved = |to: &Scripted| {
+        let text = format!("[[registry]]\nprefix = 'r.test'\nlocation = '{}'\ninsecure = true\n", to.address());
+        std::fs::write(&conf, text).unwrap();
+    };
+    let pull = |platform: &str| {
+        let mut hull = corner.hull();
+        hull.args(["pull", "-q", "--platform", platform, "r.test/a/b:1"]).env("CONTAINERS_REGISTRIES_CONF", &conf);
+        ok(hull.env("HOME", corner.path()).output().expect("hull starts").into())
+    };
+    moved(&old);
+    pull("linux/amd64");
+    pull("linux/arm64");
+    moved(&new);
+    pull("linux/amd64");
+    let named = |lines: &[String]| lines.iter().filter(|line| line.starts_with("r.test")).count();
+    assert_eq!(named(&ids(&corner)), 1, "{:?}", ids(&corner));
+    assert_eq!(ids(&corner).len(), 3, "the old ones have no name any more");
+    pull("linux/arm64");
+    assert_eq!(named(&ids(&corner)), 2);
+}
+
+#[test]
+fn an_index_that_skopeo_brought_keeps_all_that_it_leads_to() {
+    let corner = Corner::new();
+    let server = registry(vec![("amd64", image("amd64", 100)), ("arm64", image("arm64", 200))]);
+    let from = format!("docker://{}/a/b:1", server.address());
+    let to = format!("oci:{}:brought", corner.root().display());
+    ok(hull(&corner, &["images"]));
+    let skopeo =
+        Command::new("skopeo").args(["copy", "--all", "--src-tls-verify=false", &from, &to]).output().unwrap();
+    assert!(skopeo.status.success(), "{skopeo:?}");
+    assert_eq!(ids(&corner).len(), 2);
+    assert_eq!(ok(hull(&corner, &["system", "check"])), "");
+    // Another image goes; nothing of these goes with it.
+    ok(pull(&corner, &registry(vec![("amd64", image("amd64", 300))]), &[INSECURE], "other:1"));
+    let before = hull_tests::entries(&corner.root().join("blobs/sha256")).len();
+    let other = ids(&corner).into_iter().find(|line| line.contains("other")).expect("the other one");
+    ok(hull(&corner, &["rmi", other.rsplit(' ').next().expect("an id")]));
+    assert_eq!(hull_tests::entries(&corner.root().join("blobs/sha256")).len(), before - 3);
+    assert_eq!(ok(hull(&corner, &["system", "check"])), "");
+    ok(hull(&corner, &["rmi", "brought"]));
+    assert!(ids(&corner).is_empty() && hull_tests::entries(&corner.root().join("blobs/sha256")).is_empty());
+}
