@@ -67,6 +67,26 @@ fn a_failing_run_tells_its_status_and_makes_no_image() {
 }
 
 #[test]
+fn a_step_is_contained_but_has_the_hosts_network() {
+    let store = Builder::new();
+    let said = store.build(
+        "FROM base\nRUN for kind in net mnt pid uts ipc cgroup; do busybox readlink /proc/self/ns/$kind; done > /namespaces; \
+         cat /proc/self/status > /status; echo $$ > /pid; cat /etc/resolv.conf > /resolv\n",
+    );
+    assert_eq!(said.code, 0, "{said:?}");
+    let read = |path: &str| store.hull(&["run", "--rm", "made", "cat", path]).out;
+    let namespaces = read("/namespaces");
+    for (kind, line) in ["net", "mnt", "pid", "uts", "ipc", "cgroup"].iter().zip(namespaces.lines()) {
+        let host = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        assert_eq!(line == host.to_string_lossy(), *kind == "net", "{kind}: {line}");
+    }
+    let status = read("/status");
+    assert!(status.contains("CapEff:\t00000000800405fb") && status.contains("Seccomp:\t2"), "{status}");
+    assert_eq!(read("/pid"), "1\n");
+    assert_eq!(read("/resolv"), fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+}
+
+#[test]
 fn links_in_an_image_do_not_lead_a_working_directory_to_the_host() {
     let store = Builder::new();
     let outside = store.corner().path().join("outside");

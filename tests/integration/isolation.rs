@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use hull_tests::Corner;
+use hull_tests::{Builder, Corner};
 
 const NAMESPACES: [&str; 6] = ["mnt", "pid", "uts", "ipc", "net", "cgroup"];
 
@@ -55,6 +55,22 @@ fn the_kernels_file_systems_are_where_programs_look_for_them() {
     for link in ["/dev/fd -> /proc/self/fd", "/dev/stdin -> /proc/self/fd/0", "/dev/ptmx -> pts/ptmx", "shm"] {
         assert!(said.out.contains(link), "{link}: {said:?}");
     }
+}
+
+#[test]
+fn the_root_of_an_image_is_an_overlay_that_the_host_does_not_show() {
+    use std::io::{BufRead, BufReader, Write};
+    let store = Builder::new();
+    let mut command = store.command(&["run", "--rm", "-i", "base", "sh", "-c", "head -1 /proc/self/mountinfo; cat"]);
+    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut root = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut root).unwrap();
+    let folder = store.corner().path().file_name().unwrap().to_string_lossy().into_owned();
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    child.stdin.take().unwrap().write_all(b"end\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(root.contains(" / / ") && root.contains(" - overlay "), "{root}");
+    assert!(!host.contains(&folder), "{host}");
 }
 
 /// On a host whose mounts tell each other of changes, systemd's default. Shown to fail when only "/" itself is made private
