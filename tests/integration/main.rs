@@ -14,6 +14,7 @@ mod explain_build;
 mod explain_html;
 mod full_disk;
 mod hostile_exe;
+mod hostile_images;
 mod hostile_registry;
 mod hostile_upload;
 mod isolation;

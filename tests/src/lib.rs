@@ -10,6 +10,7 @@ pub mod containerd;
 pub mod docker;
 pub mod hostile;
 pub mod left;
+pub mod peak;
 pub mod podman;
 pub mod recorded;
 pub mod registry;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -167,18 +168,23 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     Some(asked)
 }
 
-/// `hull pull FLAGS` of `name` from a scripted registry, which gives up a silent connection after two seconds. A layer may
-/// unpack to 32 MiB.
-///
-/// # Panics
-/// hull does not start.
-pub fn pull(corner: &Corner, registry: &Scripted, flags: &[&str], name: &str) -> Said {
+/// `hull pull FLAGS` of `name` from a scripted registry, not started yet. It gives up a silent connection after two seconds,
+/// and a layer may unpack to 32 MiB.
+pub fn pull_command(corner: &Corner, registry: &Scripted, flags: &[&str], name: &str) -> Command {
     let mut hull = corner.hull();
     hull.arg("pull").args(flags).arg(format!("{}/{name}", registry.address()));
     // Nobody's own configuration has a say here.
     hull.env("HOME", corner.path()).env("HULL_REGISTRY_TIMEOUT", "2").env_remove("XDG_RUNTIME_DIR");
     hull.env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env("HULL_LAYER_MAX", (32 << 20).to_string());
-    hull.output().expect("hull starts").into()
+    hull
+}
+
+/// The same, to its end.
+///
+/// # Panics
+/// hull does not start.
+pub fn pull(corner: &Corner, registry: &Scripted, flags: &[&str], name: &str) -> Said {
+    pull_command(corner, registry, flags, name).output().expect("hull starts").into()
 }
 
 /// `sha256:…` of `data`.

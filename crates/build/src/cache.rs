@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
@@ -41,8 +42,8 @@ impl Cache {
     /// # Errors
     /// If it cannot be made.
     pub fn open(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder)
-            .map_err(|error| Error::host(format!("make the cache folder {}", folder.display()), error))?;
+        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(folder);
+        made.map_err(|error| Error::host(format!("make the cache folder {}", folder.display()), error))?;
         Ok(Self { folder: folder.to_owned(), swept: Once::new() })
     }
 
@@ -125,7 +126,8 @@ impl Cache {
         self.swept.call_once(|| self.sweep());
         let path = self.folder.join(key.as_str());
         let temporary = self.folder.join(format!(".{}.{}", key.as_str(), std::process::id()));
-        let written = fs::File::create(&temporary)
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+        let written = file
             .and_then(|mut file| file.write_all(serde_json::to_string(record)?.as_bytes()))
             .and_then(|()| place(&temporary, &path));
         written.map_err(|error| {

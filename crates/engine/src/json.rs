@@ -1,8 +1,9 @@
 //! Small documents in a container's folder: written whole under another name, then renamed, so that no reader and no crash
 //! meets half of one. Until it is synced one may be lost, or empty, when power is.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 pub(crate) fn write<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let new = folder.join(format!("{name}.new"));
-        let mut file = File::create(&new)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec(value)?)?;
         fs::rename(&new, folder.join(name))
     };

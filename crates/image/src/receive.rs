@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::AsFd;
 
+use oci_spec::image::Os;
 use serde_json::{Value, json};
 
 use crate::apply::{self, Implied};
@@ -151,6 +152,11 @@ impl Store {
             verify(blob, data)?;
         }
         let (configuration, diff_ids) = document::configuration(&config.1, &config.0.digest, layers.len())?;
+        let os = configuration.os();
+        if *os != Os::Linux {
+            let why = format!("it is for the system {:?}, and only images for linux can be used", os.to_string());
+            return Err(Error::document(format!("image configuration {}", config.0.digest), why));
+        }
         let platform = Platform::of(&configuration);
         let mut known = BTreeMap::new();
         for (layer, diff_id) in layers.iter().zip(&diff_ids) {

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256, Sha512};
@@ -16,8 +17,12 @@ use crate::reference::{Digest, hex};
 const BUFFER: usize = 1 << 20;
 /// The most that one layer may unpack to, against archives that are small only when compressed.
 pub(crate) const PLAIN_MAX: u64 = 64 << 30;
-/// zstd's window, 128 MiB: what its own command line allows without being asked.
+/// zstd's window, 8 MiB: what every decoder should take (RFC 8878, section 3.1.1.1.2) and ordinary levels need.
+const WINDOW_LOG: u32 = 23;
+/// The largest, 128 MiB: what its own command line allows without being asked. One layer at a time may have it.
 const WINDOW_LOG_MAX: u32 = 27;
+/// Held by the layer that has a large window.
+static LARGE_WINDOW: Mutex<()> = Mutex::new(());
 
 /// A hash of the algorithm that a digest names.
 enum Hasher {
@@ -144,7 +149,10 @@ type Raw<R> = BufReader<Tee<R>>;
 pub(crate) enum Layer<R: Read> {
     Plain(Raw<R>),
     Gzip(Box<BufReader<Tee<MultiGzDecoder<Raw<R>>>>>),
-    Zstd(Box<BufReader<Tee<zstd::stream::read::Decoder<'static, Raw<R>>>>>),
+    Zstd {
+        reader: Box<BufReader<Tee<zstd::stream::read::Decoder<'static, Raw<R>>>>>,
+        _large: Option<MutexGuard<'static, ()>>,
+    },
 }
 
 /// What went through.
@@ -182,9 +190,11 @@ impl<R: Read> Layer<R> {
         Ok(match Packing::told_by(start) {
             Packing::Gzip => Layer::Gzip(Box::new(plain_side(MultiGzDecoder::new(raw), plain, most))),
             Packing::Zstd => {
+                let large = (!is_narrow(start)).then(|| LARGE_WINDOW.lock().unwrap_or_else(PoisonError::into_inner));
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(reading)?;
-                decoder.window_log_max(WINDOW_LOG_MAX).map_err(reading)?;
-                Layer::Zstd(Box::new(plain_side(decoder, plain, most)))
+                let window = if large.is_some() { WINDOW_LOG_MAX } else { WINDOW_LOG };
+                decoder.window_log_max(window).map_err(reading)?;
+                Layer::Zstd { reader: Box::new(plain_side(decoder, plain, most)), _large: large }
             }
             Packing::Plain => Layer::Plain(raw),
         })
@@ -194,7 +204,7 @@ impl<R: Read> Layer<R> {
         match self {
             Layer::Plain(reader) => reader,
             Layer::Gzip(reader) => reader.as_mut(),
-            Layer::Zstd(reader) => reader.as_mut(),
+            Layer::Zstd { reader, .. } => reader.as_mut(),
         }
     }
 
@@ -206,7 +216,7 @@ impl<R: Read> Layer<R> {
                 let tee = reader.into_inner();
                 (Packing::Gzip, tee.inner.into_inner(), tee.hash)
             }
-            Layer::Zstd(reader) => {
+            Layer::Zstd { reader, .. } => {
                 let tee = reader.into_inner();
                 (Packing::Zstd, tee.inner.finish(), tee.hash)
             }
@@ -223,6 +233,23 @@ impl<R: Read> Layer<R> {
 
 fn plain_side<R: Read>(inner: R, hash: Option<Hasher>, limit: u64) -> BufReader<Tee<R>> {
     BufReader::with_capacity(BUFFER, Tee { inner, hash, copy: None, length: 0, limit })
+}
+
+/// Whether the first frame of a zstd stream says that it needs no more than the ordinary window: a descriptor, a byte with
+/// exponent and mantissa, or, in a frame of one segment, its length. Source: RFC 8878, section 3.1.1.1.
+fn is_narrow(start: &[u8]) -> bool {
+    match *start {
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..] if descriptor & 0x20 == 0 => {
+            let (exponent, mantissa) = (u32::from(window >> 3), window & 7);
+            10 + exponent < WINDOW_LOG || (10 + exponent == WINDOW_LOG && mantissa == 0)
+        }
+        // One segment with a length of less than 64 KiB and some, or one of four bytes, and no dictionary before it.
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, ..] if descriptor >> 6 < 2 => true,
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, a, b, c, d, ..] if descriptor >> 6 == 2 && descriptor & 3 == 0 => {
+            u32::from_le_bytes([a, b, c, d]) <= 1 << WINDOW_LOG
+        }
+        _ => false,
+    }
 }
 
 /// A zstd stream may begin with a frame that decoders skip (0x184D2A50 to 0x184D2A5F).
@@ -276,4 +303,42 @@ pub(crate) fn digest_of(inner: impl Read, wanted: Wanted<'_>) -> Result<Digest> 
     let mut buffer = vec![0; BUFFER];
     while tee.read(&mut buffer).map_err(reading)? > 0 {}
     tee.hash.map_or_else(|| Err(Error::archive("it was not hashed")), Hasher::finish)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(size: usize, window: Option<u32>, pledged: bool) -> Vec<u8> {
+        let mut packer = zstd::Encoder::new(Vec::new(), 1).expect("memory");
+        if let Some(window) = window {
+            packer.window_log(window).expect("a window");
+        }
+        packer.set_pledged_src_size(pledged.then_some(size as u64)).expect("a length");
+        packer.write_all(&vec![7; size]).expect("memory");
+        packer.finish().expect("memory")
+    }
+
+    #[test]
+    fn only_a_large_window_is_for_one_layer_at_a_time() {
+        for (size, window, pledged, narrow) in [
+            (100, None, false, true),
+            (100, None, true, true),
+            (1000, None, true, true),
+            (100_000, None, true, true),
+            (100, Some(23), false, true),
+            (100, Some(24), false, false),
+            (100, Some(27), false, false),
+        ] {
+            let data = packed(size, window, pledged);
+            assert_eq!(is_narrow(&data), narrow, "{size} {window:?} {pledged}: {:?}", &data[..9]);
+            let mut layer = Layer::new(data.as_slice(), Wanted::default()).expect("a stream");
+            assert_eq!(std::io::copy(layer.reader(), &mut std::io::sink()).expect("its data"), size as u64);
+        }
+        assert!(!is_narrow(&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]));
+        // A frame that hides its need behind one that has little is refused.
+        let hidden = [packed(100, None, false), packed(100, Some(27), false)].concat();
+        let mut layer = Layer::new(hidden.as_slice(), Wanted::default()).expect("a stream");
+        assert!(std::io::copy(layer.reader(), &mut std::io::sink()).is_err());
+    }
 }

@@ -168,3 +168,7 @@ pub(crate) fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> Result<Vec<(CString, V
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;
