@@ -21,7 +21,7 @@ CONTAINED := --rm --hostname container --tmpfs /mytemp --pids-limit 20
 # Installs those of the packages that are missing.
 need = @missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
 .PHONY: help build run bash verify install test test-vm lint bench deps run-deps vm-deps bench-deps demo-base demo-image
 # What a target needs is installed before it is built.

@@ -61,7 +61,8 @@ fn the_kernels_file_systems_are_where_programs_look_for_them() {
 fn the_root_of_an_image_is_an_overlay_that_the_host_does_not_show() {
     use std::io::{BufRead, BufReader, Write};
     let store = Builder::new();
-    let mut command = store.command(&["run", "--rm", "-i", "base", "sh", "-c", "head -1 /proc/self/mountinfo; read line"]);
+    let mut command =
+        store.command(&["run", "--rm", "-i", "base", "sh", "-c", "head -1 /proc/self/mountinfo; read line"]);
     let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut root = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut root).unwrap();
