@@ -23,7 +23,7 @@ need = @missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: help build run bash verify install test test-vm lint bench deps run-deps vm-deps bench-deps demo-base demo-image
+.PHONY: help build run bash verify install test test-vm mutants lint bench deps run-deps vm-deps bench-deps demo-base demo-image
 # What a target needs is installed before it is built.
 .NOTPARALLEL:
 
@@ -83,6 +83,9 @@ vm-deps:
 
 test-vm: vm-deps build ## the tests that depend on the machine, again with cgroup v2 and kernel 6.1; needs VM, a command that runs one there
 	VM=$(VM) CARGO=$(CARGO) tests/in-vm
+
+mutants: deps ## show for each security test that it can fail: undo what it guards, one by one (slow; ROWS="a1 b3" for some)
+	tests/mutants $(ROWS)
 
 lint: ## rustfmt and clippy, warnings are errors
 	$(CARGO) fmt --all --check

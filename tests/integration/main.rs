@@ -15,6 +15,7 @@ mod explain_html;
 mod full_disk;
 mod hostile_exe;
 mod hostile_images;
+mod hostile_mounts;
 mod hostile_registry;
 mod hostile_upload;
 mod isolation;

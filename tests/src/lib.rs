@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod left;
 pub mod peak;
 pub mod podman;
+pub mod racer;
 pub mod recorded;
 pub mod registry;
 pub mod screen;

@@ -109,7 +109,11 @@ fn links(dev: BorrowedFd<'_>, terminal: bool) -> Result<()> {
         }
     }
     if terminal {
-        fs::openat(dev, c"console", OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW, 0o600).doing(doing)?;
+        // What the image has there is covered, whatever it is, and not opened: it may be a FIFO.
+        match fs::openat(dev, c"console", OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, 0o600) {
+            Err(error) if error.errno() == Errno::EXIST => {}
+            other => drop(other.doing(doing)?),
+        }
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         false => Some(private_proc()?),
     };
     let groups = inputs.cgroup.view();
-    let mut files = None;
+    let (mut files, mut late) = (None, Vec::new());
 
     trace::stage(
         "build the container's tree",
@@ -99,7 +99,10 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         match step.what {
             What::Cgroup => view::mount(&root, step, &groups, plan.namespaces.has(Namespaces::CGROUP))?,
             What::File { ref text } => own_file(&root, step, text, &mut files)?,
-            _ => drop(mounts::perform(&root, step, source.as_ref())?),
+            _ => {
+                let made = mounts::perform(&root, step, source.as_ref())?;
+                late.extend(mounts::freezes_late(step).then_some((step, made)));
+            }
         }
     }
     drop(sources);
@@ -122,6 +125,9 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     // A working directory that does not exist is made, as runc and Docker do; inside the root, whatever leads there.
     let cwd = &plan.process.cwd;
     mounts::target(&root, cwd, true).doing(|| format!("make the working directory {}", cwd.display()))?;
+    for (step, made) in late {
+        mounts::freeze(step, made.as_fd())?;
+    }
     if plan.hooks.concern_parent() {
         line.send(b"hooks", None).doing(|| "report to the parent".to_owned())?;
         parent::wait(line, b"go")?;

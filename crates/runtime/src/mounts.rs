@@ -14,6 +14,8 @@ use crate::error::{Doing, Error, Result};
 use crate::plan::{MountStep, Plan, What};
 use crate::{copyup, idmap};
 
+const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
+
 /// The sources that only the parent can see: one entry per mount step, `Some` for binds.
 pub(crate) type Sources = Vec<Option<OwnedFd>>;
 
@@ -115,7 +117,7 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
     {
         options.push((c"ro".to_owned(), None));
     }
-    if step.options.copy_up {
+    if step.options.copy_up || freezes_late(step) {
         attributes -= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     let made = mount::new_filesystem(kind, source, &options, attributes).doing(doing)?;
@@ -124,8 +126,6 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
             copyup::copy(covered.as_fd(), made.as_fd())
                 .doing(|| format!("copy up {}", step.destination.display()))?;
         }
-        let attr = MountAttr { set: step.options.set, ..MountAttr::default() };
-        mount::mount_setattr(made.as_fd(), c"", false, attr).doing(doing)?;
     }
     let (set, clear) = (step.options.recursive_set, step.options.recursive_clear);
     if set | clear != 0 {
@@ -138,6 +138,19 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
         mount::mount_setattr(made.as_fd(), c"", *recursive, attr).doing(doing)?;
     }
     Ok(made)
+}
+
+/// Whether a step is a tmpfs that is to be read-only: later steps may belong on it, so it is [`freeze`]d after them, as
+/// with runc.
+pub(crate) fn freezes_late(step: &MountStep) -> bool {
+    let tmpfs = matches!(&step.what, What::Filesystem { kind, .. } if kind.as_c_str() == c"tmpfs");
+    tmpfs && step.options.set & RDONLY != 0
+}
+
+/// Makes what [`perform`] has mounted read-only.
+pub(crate) fn freeze(step: &MountStep, made: BorrowedFd<'_>) -> Result<()> {
+    let attr = MountAttr { set: RDONLY, ..MountAttr::default() };
+    mount::mount_setattr(made, c"", false, attr).doing(|| format!("make {} read-only", step.destination.display()))
 }
 
 /// Changes what an earlier step has mounted: of the attributes only those that are given stay, as with mount(2).
@@ -317,7 +330,7 @@ pub(crate) fn make_read_only(root: &Root, plan: &Plan) -> Result<()> {
         };
         let flags = Flags::OPEN_TREE_CLONE | Flags::AT_EMPTY_PATH | Flags::AT_RECURSIVE;
         let copy = mount::open_tree(target.as_fd(), c"", flags).doing(doing)?;
-        let attr = MountAttr { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), ..MountAttr::default() };
+        let attr = MountAttr { set: RDONLY, ..MountAttr::default() };
         mount::mount_setattr(copy.as_fd(), c"", true, attr).doing(doing)?;
         mount::attach(copy.as_fd(), target.as_fd()).doing(doing)?;
     }
