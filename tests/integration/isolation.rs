@@ -1,6 +1,5 @@
 //! What a container can see and do.
 
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use hull_tests::{Builder, Corner};

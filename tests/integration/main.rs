@@ -14,6 +14,7 @@ mod explain_build;
 mod explain_html;
 mod full_disk;
 mod hostile_exe;
+mod hostile_identity;
 mod hostile_images;
 mod hostile_mounts;
 mod hostile_registry;

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,6 +14,7 @@ fn main() {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["overwrite", size] => overwrite(size.parse().expect("a number")),
+        ["peek", name] => peek(name),
         _ => panic!("not a thing to try: {words:?}"),
     }
 }
@@ -48,6 +49,32 @@ fn overwrite(size: i64) {
         attempt(&format!("/proc/self/fd/{}", handle.as_raw_fd()));
     }
     println!("seen {} answers {answers:?}", handles.len());
+}
+
+/// CVE-2016-9962: looks into every process that is called `name`, until standard input has ended.
+fn peek(name: &str) {
+    let (mut seen, mut opened) = (BTreeSet::new(), BTreeMap::<&str, u32>::new());
+    let is_called =
+        |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|told| told.trim() == name);
+    println!("looking");
+    while !input_ended() {
+        for pid in std::fs::read_dir("/proc").expect("a procfs").flatten().map(|entry| entry.file_name()) {
+            let pid = pid.to_string_lossy().into_owned();
+            if !pid.starts_with(|c: char| c.is_ascii_digit()) || !is_called(&pid) {
+                continue;
+            }
+            for file in ["environ", "mem", "maps", "exe", "cwd", "root", "fd/0", "fd/3"] {
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let answer = open(format!("/proc/{pid}/{file}"), flags, Mode::empty());
+                // If it still has the name it had it when that was opened: no exec of a command lies between.
+                if answer.is_ok() && is_called(&pid) {
+                    *opened.entry(file).or_default() += 1;
+                }
+            }
+            seen.insert(pid);
+        }
+    }
+    println!("seen {} opened {opened:?}", seen.len());
 }
 
 fn input_ended() -> bool {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -42,15 +43,23 @@ impl Racer {
         self.exchanges.load(Ordering::Relaxed)
     }
 
-    /// How often, of `attempts`, somebody who looks at the path and then uses it finds a folder and uses the link: what a
-    /// test that wins every time is measured against.
-    pub fn catches_the_careless(&self, attempts: u32) -> u32 {
-        let careless = |_: &u32| {
+    /// How often somebody has to look at the path and then use it until what was a folder is used as the link: what a
+    /// test that never loses is measured against.
+    ///
+    /// # Panics
+    /// That does not happen within half a minute.
+    pub fn catches_the_careless_after(&self) -> u64 {
+        let (start, mut attempts) = (Instant::now(), 0);
+        loop {
+            attempts += 1;
             let looked = fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_dir());
             let used = fs::canonicalize(&self.path);
-            looked && used.is_ok_and(|used| used != self.path)
-        };
-        (0..attempts).filter(careless).count() as u32
+            if looked && used.is_ok_and(|used| used != self.path) {
+                return attempts;
+            }
+            let patient = start.elapsed() < Duration::from_secs(30);
+            assert!(patient, "{} exchanges did not meet one of {attempts} careless users", self.exchanges());
+        }
     }
 }
 

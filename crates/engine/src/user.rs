@@ -38,6 +38,11 @@ fn number(text: &str) -> Option<std::result::Result<u32, ()>> {
         .then(|| text.parse().ok().filter(|id| *id < u32::MAX).ok_or(()))
 }
 
+/// A number of the image's files; one that is none or out of range makes the line as good as missing.
+fn id(text: &str) -> Option<u32> {
+    number(text).and_then(std::result::Result::ok)
+}
+
 fn lookup(passwd: &str, group: &str, text: &str) -> Result<User> {
     let wrong = |why: String| Error::usage(format!("--user {text:?}: {why}"));
     let (name, group_name) = match text.split_once(':') {
@@ -49,16 +54,18 @@ fn lookup(passwd: &str, group: &str, text: &str) -> Result<User> {
     let mut user = match number(name) {
         Some(Err(())) => return Err(wrong(format!("{name} is out of range"))),
         Some(Ok(uid)) => {
-            let entry = lines().find(|fields| fields[2].parse() == Ok(uid));
+            let entry = lines().find(|fields| id(fields[2]) == Some(uid));
             from_entry(uid, entry.as_deref())
         }
         None => {
             let entry = lines().find(|fields| fields[0] == name);
             let entry = entry.ok_or_else(|| wrong(format!("the image's /etc/passwd has no user {name:?}")))?;
-            let uid = entry[2].parse().map_err(|_| wrong(format!("/etc/passwd has no number for {name:?}")))?;
+            let uid =
+                id(entry[2]).ok_or_else(|| wrong(format!("/etc/passwd has no possible number for {name:?}")))?;
             from_entry(uid, Some(&entry))
         }
-    };
+    }
+    .ok_or_else(|| wrong(format!("/etc/passwd has no possible group for {name:?}")))?;
     let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 4);
     match group_name {
         Some(group) => {
@@ -67,23 +74,24 @@ fn lookup(passwd: &str, group: &str, text: &str) -> Result<User> {
                 Some(Ok(gid)) => gid,
                 None => groups()
                     .find(|fields| fields[0] == group)
-                    .and_then(|fields| fields[2].parse().ok())
+                    .and_then(|fields| id(fields[2]))
                     .ok_or_else(|| wrong(format!("the image's /etc/group has no group {group:?}")))?,
             };
         }
         None => {
-            let login = lines().find(|fields| fields[2].parse() == Ok(user.uid)).map(|fields| fields[0].to_owned());
+            let login = lines().find(|fields| id(fields[2]) == Some(user.uid)).map(|fields| fields[0].to_owned());
             let member =
                 |fields: &Vec<&str>| login.as_deref().is_some_and(|login| fields[3].split(',').any(|m| m == login));
-            user.groups = groups().filter(member).filter_map(|fields| fields[2].parse().ok()).collect();
+            user.groups = groups().filter(member).filter_map(|fields| id(fields[2])).collect();
         }
     }
     Ok(user)
 }
 
-fn from_entry(uid: u32, entry: Option<&[&str]>) -> User {
-    let gid = entry.and_then(|fields| fields[3].parse().ok()).unwrap_or(0);
-    User { uid, gid, groups: Vec::new(), home: passwd::home(entry).to_owned() }
+/// None if the entry's group is none.
+fn from_entry(uid: u32, entry: Option<&[&str]>) -> Option<User> {
+    let gid = entry.map_or(Some(0), |fields| id(fields[3]))?;
+    Some(User { uid, gid, groups: Vec::new(), home: passwd::home(entry).to_owned() })
 }
 
 #[cfg(test)]
@@ -104,6 +112,28 @@ mod tests {
         assert_eq!(lookup(PASSWD, GROUP, "").unwrap().home, "/root");
         assert_eq!(lookup(PASSWD, GROUP, "web:").unwrap(), web, "no group is the user's own ones");
         assert_eq!(lookup(PASSWD, GROUP, ":audio").unwrap().gid, 29);
+    }
+
+    /// The kernel takes (u32)-1 as "leave it", and it would be left at 0.
+    #[test]
+    fn a_number_of_the_images_that_is_out_of_range_is_no_user() {
+        for (ids, text) in [
+            ("4294967295:1000", "evil"),
+            ("4294967296:1000", "evil"),
+            ("-1:1000", "evil"),
+            ("1000:4294967295", "evil"),
+            ("1000:4294967295", "1000"),
+            ("1000:x", "evil"),
+        ] {
+            let passwd = format!("evil:x:{ids}::/:/bin/sh\n");
+            assert!(
+                lookup(&passwd, "", text).unwrap_err().to_string().contains("/etc/passwd has no possible"),
+                "{ids}"
+            );
+        }
+        let group = "all:x:4294967295:web\nnone:x:-1:web\naudio:x:29:web\n";
+        assert!(lookup(PASSWD, group, "web:all").is_err());
+        assert_eq!(lookup(PASSWD, group, "web").unwrap().groups, [29]);
     }
 
     #[test]

@@ -44,9 +44,12 @@ pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joi
 fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: &mut Line) -> Result<()> {
     trace::stage(
         "join the groups",
-        "The limits are in force before the process does anything else. It moves itself, which no other process has to \
-         wait for; the cgroup namespace is made here because it is rooted where its maker is.",
+        "The limits are in force before the process does anything else, and nobody may look into it before it is the \
+         command. It moves itself, which no other process has to wait for; the cgroup namespace is made here because it \
+         is rooted where its maker is.",
     );
+    // Not dumpable: nobody in a PID namespace that it may have been born into can look into it (CVE-2016-9962).
+    cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     // At once, for the parent may die at any moment; what it leaves is cleared when nobody holds it any more.
     if plan.die_with_parent {
         parent::tie(line)?;
@@ -67,11 +70,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     }
     trace::stage(
         "stand alone",
-        "Nobody may look into the process before it is the command, no terminal but its own can signal it, and a new \
-         network has one interface, which is down.",
+        "No terminal but its own can signal the process, and a new network has one interface, which is down.",
     );
-    // Not dumpable: nobody in a namespace that we may share can look into this process before it is the command.
-    cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     process::setsid().doing(|| "start a session".to_owned())?;
     if let Some(name) = &plan.keyring {
         keyring::make(name, plan.namespaces.has(Namespaces::USER))?;

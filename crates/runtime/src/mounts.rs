@@ -121,11 +121,8 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
         attributes -= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     let made = mount::new_filesystem(kind, source, &options, attributes).doing(doing)?;
-    if step.options.copy_up {
-        if let Some(covered) = &covered {
-            copyup::copy(covered.as_fd(), made.as_fd())
-                .doing(|| format!("copy up {}", step.destination.display()))?;
-        }
+    if let (true, Some(covered)) = (step.options.copy_up, &covered) {
+        copyup::copy(covered.as_fd(), made.as_fd()).doing(|| format!("copy up {}", step.destination.display()))?;
     }
     let (set, clear) = (step.options.recursive_set, step.options.recursive_clear);
     if set | clear != 0 {

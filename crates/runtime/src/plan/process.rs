@@ -65,6 +65,10 @@ impl Process {
         refuse_label("process.selinuxLabel", process.selinux_label().as_deref())?;
         let user = process.user();
         let mut groups = user.additional_gids().clone().unwrap_or_default();
+        if [user.uid(), user.gid()].iter().chain(&groups).any(|id| *id == u32::MAX) {
+            // The kernel takes it as "leave it", and it would be left at 0.
+            return Err(Error::invalid("become the user", format!("{} is no user or group id", u32::MAX)));
+        }
         if !groups.contains(&user.gid()) {
             groups.insert(0, user.gid());
         }
