@@ -32,6 +32,7 @@ mod oci_events;
 mod oci_exec;
 mod oci_flags;
 mod oci_hooks;
+mod oci_like_runc;
 mod oci_update;
 mod platforms;
 mod podman;

@@ -25,16 +25,17 @@ fn a_container_goes_its_way_from_created_to_deleted() {
     assert_eq!(state["bundle"], *bundle.corner.path().to_string_lossy());
     let pid = state["pid"].as_i64().unwrap();
     assert!(Path::new(&format!("/proc/{pid}")).exists() && !bundle.corner.rootfs().join("ran").exists());
-    error(&bundle.oci(&["delete", id]), "it is not stopped: created");
+    error(&bundle.oci(&["delete", id]), "that is not stopped: created");
 
     bundle.ok(&["start", id]);
     eventually("the command runs", || bundle.corner.rootfs().join("ran").exists());
     assert_eq!(bundle.state(id)["status"], "running");
     error(&bundle.oci(&["start", id]), "already running");
-    error(&bundle.oci(&["delete", id]), "it is not stopped: running");
-    error(&bundle.oci(&["create", "-b", ".", id]), "container with id exists");
+    error(&bundle.oci(&["delete", id]), "that is not stopped: running");
+    error(&bundle.oci(&["create", "-b", ".", id]), "container with given ID already exists");
     let list = bundle.ok(&["list"]);
-    assert!(list.starts_with("ID          PID         STATUS      BUNDLE      CREATED     OWNER"), "{list}");
+    let head: Vec<&str> = list.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
     assert!(list.contains(&pid.to_string()) && list.contains("running"), "{list}");
     assert_eq!(bundle.ok(&["list", "-q"]), format!("{id}\n"));
     assert_eq!(serde_json::from_str::<Value>(&bundle.ok(&["ps", "-f", "json", id])).unwrap()[0], pid);
@@ -75,18 +76,18 @@ fn run_waits_and_gives_the_status_and_a_pid_file_says_who_it_was() {
 fn what_cannot_be_created_is_an_error_and_leaves_nothing() {
     let bundle = Bundle::new("true");
     let id = &*bundle.id("bad");
-    for (wrong, words) in
-        [("a/b", "invalid container id format"), ("..", "invalid container id format"), ("", "invalid container id")]
-    {
+    for (wrong, words) in [
+        ("a/b", "invalid container ID format"),
+        ("..", "invalid container ID format"),
+        ("", "container id cannot be empty"),
+    ] {
         error(&bundle.oci(&["create", "-b", ".", wrong]), words);
     }
     error(&bundle.oci(&["create", "-b", "/no/such", id]), "/no/such");
     let path = bundle.corner.path().join("config.json");
     let good = fs::read_to_string(&path).unwrap();
-    let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     for (text, words) in [
         (good[..good.len() / 2].to_owned(), "config.json"),
-        (nested, "recursion limit"),
         ("x".repeat(17 << 20), "larger than"),
         (good.replace("\"ociVersion\":\"1.", "\"ociVersion\":\"7."), "is not 1.x"),
         (good.replace("\"terminal\":false", "\"terminal\":\"no\""), "expected a boolean"),

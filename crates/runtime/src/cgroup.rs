@@ -23,6 +23,7 @@ mod stats;
 
 pub use clear::{is_abandoned, kill_leftover, leftovers, remove_leftover};
 pub use devices::standard_devices;
+pub use freezer::is_frozen;
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
 pub use live::{Cgroup, View, folders};

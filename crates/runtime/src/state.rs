@@ -28,6 +28,8 @@ use crate::start;
 const STATE: &str = "state.json";
 const SPEC: &str = "config.json";
 const LOCK: &str = "lock";
+/// The id is the name of a folder, here and in the control groups.
+const LONGEST: usize = 255;
 const SIGKILL: i32 = 9;
 /// How long a killed process may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -122,12 +124,16 @@ pub struct Folder {
 /// # Errors
 /// It has another form.
 pub fn check_id(id: &str) -> Result<()> {
+    let refuse = |cause: &str| Err(Error::invalid(format!("use the container id {id:?}"), cause));
+    if id.is_empty() {
+        return refuse("container id cannot be empty");
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
     let named = id != "." && id != ".." && !id.starts_with('-');
-    if named && (1..=1024).contains(&id.len()) && id.chars().all(plain) {
-        return Ok(());
+    match named && id.len() <= LONGEST && id.chars().all(plain) {
+        true => Ok(()),
+        false => refuse("invalid container ID format"),
     }
-    Err(Error::invalid(format!("use the container id {id:?}"), "invalid container id format"))
 }
 
 impl Folder {
@@ -143,7 +149,10 @@ impl Folder {
         made.map_err(|error| Error::setup(doing(), error))?;
         match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                return Err(Error::invalid("create the container", format!("container with id exists: {id}")));
+                return Err(Error::invalid(
+                    "create the container",
+                    format!("container with given ID already exists: {id}"),
+                ));
             }
             other => other.map_err(|error| Error::setup(doing(), error))?,
         }
@@ -237,7 +246,9 @@ impl Folder {
     /// It cannot be read.
     pub fn spec(&self) -> Result<Spec> {
         let path = self.path.join(SPEC);
-        spec::read(&fs::read(&path).map_err(|error| Error::setup(format!("read {}", path.display()), error))?)
+        let text = fs::read(&path).map_err(|error| Error::setup(format!("read {}", path.display()), error))?;
+        // What was left out was told when it was created.
+        Ok(spec::read(&text)?.0)
     }
 
     /// Reads it; an empty one where a creator was killed before it wrote any.
@@ -272,11 +283,11 @@ impl Folder {
             let held = lock.is_ok_and(|lock| fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err());
             return Ok(if state.pid == 0 && held { Status::Creating } else { Status::Stopped });
         }
-        if start::is_waited_for(self.folder.as_fd())? {
-            return Ok(Status::Created);
+        // Also one that waits to be started: it would not hear of it.
+        if cgroup::is_frozen(&state.groups)? {
+            return Ok(Status::Paused);
         }
-        let frozen = Cgroup::open(&Host::detect()?, &state.groups)?.is_frozen()?;
-        Ok(if frozen { Status::Paused } else { Status::Running })
+        Ok(if start::is_waited_for(self.folder.as_fd())? { Status::Created } else { Status::Running })
     }
 
     /// Removes what there is of the container: its processes, groups and folder. Gives what went wrong in its `poststop`
@@ -288,8 +299,7 @@ impl Folder {
         let state = self.state()?;
         let status = self.status(&state)?;
         if status != Status::Stopped && !force {
-            let cause = format!("it is not stopped: {}", status.word());
-            return Err(Error::invalid(format!("delete container {}", state.id), cause));
+            return Err(Error::invalid(format!("delete container {} that is not stopped", state.id), status.word()));
         }
         if let Some(init) = init(&state)? {
             kill_and_wait(&init, &state)?;
@@ -353,10 +363,9 @@ fn kill_and_wait(init: &OwnedFd, state: &State) -> Result<()> {
         Err(error) if error.errno() == Errno::SRCH => return Ok(()),
         other => other.doing(|| "kill the container".to_owned())?,
     }
-    let groups = Cgroup::open(&Host::detect()?, &state.groups)?;
-    if groups.is_frozen()? {
+    if cgroup::is_frozen(&state.groups)? {
         // v1 lets a frozen process die only when it thaws.
-        groups.thaw()?;
+        Cgroup::open(&Host::detect()?, &state.groups)?.thaw()?;
     }
     let timeout = Timespec::try_from(PATIENCE).unwrap_or_default();
     let mut polled = [PollFd::new(init, PollFlags::IN)];
@@ -373,11 +382,12 @@ mod tests {
 
     #[test]
     fn an_id_is_the_name_of_a_folder() {
-        for id in ["a", "A_b+c-d.e", "...", &"x".repeat(1024)] {
+        for id in ["a", "A_b+c-d.e", "...", &"x".repeat(255)] {
             check_id(id).unwrap();
         }
-        for id in ["", ".", "..", "a/b", "-x", "a b", "é", &"x".repeat(1025)] {
-            assert!(check_id(id).unwrap_err().to_string().contains("invalid container id format"), "{id:?}");
+        assert!(check_id("").unwrap_err().to_string().contains("container id cannot be empty"));
+        for id in [".", "..", "a/b", "-x", "a b", "é", &"x".repeat(256)] {
+            assert!(check_id(id).unwrap_err().to_string().contains("invalid container ID format"), "{id:?}");
         }
     }
 
@@ -395,7 +405,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::create(root.path(), "one").unwrap();
         assert!(
-            Folder::create(root.path(), "one").unwrap_err().to_string().contains("container with id exists: one")
+            Folder::create(root.path(), "one")
+                .unwrap_err()
+                .to_string()
+                .contains("container with given ID already exists: one")
         );
         assert_eq!(folder.state().unwrap(), State { id: "one".into(), ..State::default() });
         drop(folder);

@@ -109,7 +109,7 @@ pub fn parse(text: &str) -> std::result::Result<i32, Errno> {
         "WINCH", "IO", "PWR", "SYS",
     ];
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(Errno::INVAL) };
+        return if number >= 0 { Ok(number) } else { Err(Errno::INVAL) };
     }
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);

@@ -15,7 +15,7 @@ use hull_runtime::{Created, Inputs, Start, Stdio, spec, start};
 use hull_sys::mount;
 use hull_sys::ns::Namespaces;
 use jiff::Timestamp;
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 use super::inherited::Inherited;
 use super::log::Log;
@@ -33,6 +33,8 @@ struct Bundle {
     rootfs: PathBuf,
     spec: Spec,
     text: Vec<u8>,
+    /// What was left out of it.
+    remarks: Vec<String>,
     plan: Plan,
 }
 
@@ -89,6 +91,7 @@ pub fn run(root: &Path, args: &CreateArgs, keep: bool, adopt: bool, log: &Log) -
 
 /// Makes the container. With `stdio` its parent stays and starts it, without it waits for `start`.
 fn make(root: &Path, args: &CreateArgs, mut bundle: Bundle, stdio: Option<Stdio>, log: &Log) -> Result<Made, Report> {
+    log.warn(&bundle.remarks);
     log.warn(bundle.plan.remarks());
     let own_users = bundle.plan.namespaces.has(Namespaces::USER);
     log.warn(restrict(&mut bundle.plan.process, own_users)?);
@@ -188,7 +191,7 @@ fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
     if text.len() as u64 > LARGEST {
         return Err(Report::host(doing(), format!("it is larger than {LARGEST} bytes")));
     }
-    let spec = spec::read(&text)?;
+    let (spec, remarks) = spec::read(&text)?;
     if !spec.version().starts_with("1.") {
         return Err(Report::host(doing(), format!("version {:?} of the specification is not 1.x", spec.version())));
     }
@@ -196,11 +199,12 @@ fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
     let root = root.ok_or_else(|| Report::host(doing(), "it has no root"))?;
     std::env::set_current_dir(&folder)
         .map_err(|error| Report::host(format!("enter the bundle {}", folder.display()), error))?;
+    spec.process().as_ref().map_or(Ok(()), check_process)?;
     let mut plan = Plan::from_spec(&spec)?;
     inherited.give(&mut plan.process);
     plan.pivot = !args.no_pivot;
     plan.keyring = if args.no_new_keyring { None } else { Some(keyring(&args.id)?) };
-    Ok(Bundle { rootfs: folder.join(root), folder, spec, text, plan })
+    Ok(Bundle { rootfs: folder.join(root), folder, spec, text, remarks, plan })
 }
 
 fn tree(rootfs: &Path) -> Result<OwnedFd, Report> {
@@ -211,6 +215,18 @@ fn tree(rootfs: &Path) -> Result<OwnedFd, Report> {
     }
     let path = std::ffi::CString::new(rootfs.as_os_str().as_bytes()).map_err(|error| Report::host(doing(), error))?;
     mount::clone_tree(&path, true).map_err(|error| Report::host(doing(), error))
+}
+
+/// What every process has to say, in runc's words, for its callers look for them.
+pub fn check_process(process: &Process) -> Result<(), Report> {
+    let cwd = process.cwd();
+    let cause = match () {
+        () if cwd.as_os_str().is_empty() => "Cwd property must not be empty",
+        () if !cwd.is_absolute() => "Cwd must be an absolute path",
+        () if process.args().as_ref().is_none_or(Vec::is_empty) => "args must not be empty",
+        () => return Ok(()),
+    };
+    Err(Report::usage(cause, None))
 }
 
 /// The session keyring of the container, by runc's name for it: an exec joins it by that.

@@ -11,10 +11,10 @@ use hull_runtime::exec::{self, Inputs};
 use hull_runtime::plan;
 use hull_runtime::state::{self, Status};
 use hull_runtime::{Created, spec};
-use oci_spec::runtime::{Capabilities, Capability, Linux, LinuxNamespace, LinuxNamespaceType, Process};
+use oci_spec::runtime::{Capabilities, Capability, LinuxNamespace, LinuxNamespaceType, Process};
 use std::os::fd::AsFd;
 
-use super::create::restrict;
+use super::create::{check_process, restrict};
 use super::inherited::Inherited;
 use super::log::Log;
 use super::{ExecArgs, handover, manage};
@@ -41,9 +41,10 @@ pub fn exec(root: &Path, args: &ExecArgs, log: &Log) -> Result<i32, Report> {
     }
     let container = folder.spec()?;
     let own = plan::process_of(&container)?;
-    let process = process(args, command, &own)?;
+    let process = process(args, command, &own, log)?;
+    check_process(&process)?;
     let linux = plan::linux_of(&container)?;
-    let mut plan = plan(&process, &linux)?;
+    let mut plan = plan::Process::from_spec(&process, &linux)?;
     inherited.give(&mut plan);
     let users = |namespace: &LinuxNamespace| namespace.typ() == LinuxNamespaceType::User;
     log.warn(restrict(&mut plan, linux.namespaces().iter().flatten().any(users))?);
@@ -91,27 +92,14 @@ fn bring_to_life(
     result
 }
 
-fn plan(process: &Process, linux: &Linux) -> Result<plan::Process, Report> {
-    // runc's words, for its callers look for them.
-    if process.cwd().as_os_str().is_empty() {
-        return Err(Report::usage("Cwd property must not be empty", None));
-    }
-    if !process.cwd().is_absolute() {
-        return Err(Report::usage("Cwd must be an absolute path", None));
-    }
-    if process.args().as_ref().is_none_or(Vec::is_empty) {
-        return Err(Report::usage("args must not be empty", None));
-    }
-    Ok(plan::Process::from_spec(process, linux)?)
-}
-
 /// What is to run: the file's process, or the container's own with what the flags change; either way the container's where
 /// nothing is said.
-fn process(args: &ExecArgs, command: &[String], container: &Process) -> Result<Process, Report> {
+fn process(args: &ExecArgs, command: &[String], container: &Process, log: &Log) -> Result<Process, Report> {
     let Some(file) = &args.process else { return changed(container.clone(), args, command) };
     let doing = || format!("read {}", file.display());
     let text = fs::read(file).map_err(|error| Report::host(doing(), error))?;
-    let mut process = spec::read_process(&text)?;
+    let (mut process, remarks) = spec::read_process(&text)?;
+    log.warn(remarks);
     if process.capabilities().is_none() {
         process.set_capabilities(container.capabilities().clone());
     }

@@ -1,5 +1,7 @@
 //! The verbs for a container that exists.
 
+use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -10,13 +12,15 @@ use hull_runtime::cgroup::{Cgroup, Host};
 use hull_runtime::hooks;
 use hull_runtime::state::{self, Folder, State, Status};
 use hull_sys::{process, signal};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::Shape;
 use super::log::Log;
 use crate::report::Report;
 
 const SIGKILL: i32 = 9;
+/// Whose containers these are: without root there are none yet.
+const OWNER: &str = "root";
 
 fn say(text: &str) -> Result<i32, Report> {
     let written = std::io::stdout().write_all(text.as_bytes());
@@ -31,13 +35,48 @@ pub fn find(root: &Path, id: &str) -> Result<(Folder, State, Status), Report> {
     Ok((folder, state, status))
 }
 
-/// What the specification calls the state, with runc's additions.
-fn told(state: &State, status: Status) -> Value {
-    json!({
-        "ociVersion": state.oci_version, "id": state.id, "status": status.word(), "bundle": state.bundle,
-        "pid": if status == Status::Stopped { 0 } else { state.pid }, "rootfs": state.rootfs,
-        "created": state.created, "annotations": state.annotations, "owner": "",
-    })
+/// What the specification calls the state, with runc's additions, in runc's order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    pid: i32,
+    status: &'static str,
+    bundle: &'a Path,
+    rootfs: &'a Path,
+    created: &'a str,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    annotations: &'a HashMap<String, String>,
+    owner: &'static str,
+}
+
+fn told(state: &State, status: Status) -> Told<'_> {
+    Told {
+        oci_version: &state.oci_version,
+        id: &state.id,
+        pid: if status == Status::Stopped { 0 } else { state.pid },
+        status: status.word(),
+        bundle: &state.bundle,
+        rootfs: &state.rootfs,
+        created: &state.created,
+        annotations: &state.annotations,
+        owner: "",
+    }
+}
+
+impl Told<'_> {
+    fn into_json(self) -> Result<String, Report> {
+        serde_json::to_string(&self).map_err(|error| Report::host("tell the state", error))
+    }
+}
+
+/// A list as runc's language writes it: `null` for one without anything in it.
+fn array(items: &[impl Display]) -> String {
+    match items {
+        [] => "null\n".to_owned(),
+        items => format!("[{}]\n", items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+    }
 }
 
 /// `state`.
@@ -60,6 +99,7 @@ pub fn start(root: &Path, id: &str, log: &Log) -> Result<i32, Report> {
             }
         }
         Status::Stopped => return Err(Report::usage("cannot start a container that has stopped", None)),
+        Status::Paused => return Err(Report::usage("cannot start a container in the paused state", None)),
         _ => return Err(Report::usage("cannot start an already running container", None)),
     }
     Ok(0)
@@ -96,7 +136,7 @@ pub fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<i32, Repor
     match state::init(&state)? {
         Some(init) if status != Status::Stopped => {
             process::pidfd_send_signal(init.as_fd(), number).map_err(|error| Report::host(doing(), error))?;
-            if number == SIGKILL && matches!(status, Status::Paused | Status::Created) {
+            if number == SIGKILL && status == Status::Paused {
                 // v1 lets a frozen process die only when it thaws.
                 groups(&state)?.thaw()?;
             }
@@ -149,20 +189,28 @@ pub fn list(root: &Path, format: Shape, quiet: bool) -> Result<i32, Report> {
         return say(&all.iter().map(|(state, _)| format!("{}\n", state.id)).collect::<String>());
     }
     if format == Shape::Json {
-        let list: Vec<Value> = all.iter().map(|(state, status)| told(state, *status)).collect();
-        return say(&format!("{}\n", Value::from(list)));
+        let one = |(state, status): &(State, Status)| Told { owner: OWNER, ..told(state, *status) }.into_json();
+        return say(&array(&all.iter().map(one).collect::<Result<Vec<_>, _>>()?));
     }
-    let row = |cells: [&str; 6]| {
-        let padded: Vec<String> = cells.iter().map(|cell| format!("{cell:<11} ")).collect();
-        format!("{}\n", padded.concat().trim_end())
-    };
-    let mut text = row(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
-    for (state, status) in &all {
+    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+    rows.extend(all.iter().map(|(state, status)| {
         let pid = if *status == Status::Stopped { 0 } else { state.pid };
         let bundle = state.bundle.display().to_string();
-        text += &row([&state.id, &pid.to_string(), status.word(), &bundle, &state.created, "root"]);
-    }
-    say(&text)
+        let (id, created) = (state.id.clone(), state.created.clone());
+        [id, pid.to_string(), status.word().to_owned(), bundle, created, OWNER.to_owned()]
+    }));
+    say(&table(&rows))
+}
+
+/// runc's table: a column is twelve characters wide, or three more than what is in it; the last one as it comes.
+fn table(rows: &[[String; 6]]) -> String {
+    let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..5).map(|column| (longest(column) + 3).max(12)).collect();
+    let padded = |row: &[String; 6]| -> String {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.chain([format!("{}\n", row[5])]).collect()
+    };
+    rows.iter().map(padded).collect()
 }
 
 /// `ps`: the lines of ps(1) that are about the container's processes.
@@ -170,7 +218,7 @@ pub fn ps(root: &Path, id: &str, format: Shape, arguments: &[String]) -> Result<
     let (_, state, _) = find(root, id)?;
     let pids = groups(&state)?.processes()?;
     if format == Shape::Json {
-        return say(&format!("{}\n", Value::from(pids)));
+        return say(&array(&pids));
     }
     let all = ["-ef".to_owned()];
     let arguments = if arguments.is_empty() { &all[..] } else { arguments };
