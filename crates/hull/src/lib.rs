@@ -114,7 +114,10 @@ fn out_of_reach() -> Result<(), Report> {
         "In a container /proc/PID/exe leads to the file that a process executes. Ours becomes the same file on a \
          read-only mount that is in nobody's tree, for the host will execute it again.",
     );
-    hull_sys::exe::seal().map_err(|error| Report::host("put hull's own file out of a container's reach", error))
+    hull_sys::exe::seal().map_err(|error| Report::host("put hull's own file out of a container's reach", error))?;
+    // Not to hooks either, nor to any other program that hull starts.
+    hull_sys::process::close_on_exec_from(3)
+        .map_err(|error| Report::host("keep what the caller has open to itself", error))
 }
 
 fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::path::Root;
-use hull_sys::{cred, process, seccomp, signal, trace};
+use hull_sys::{Errno, cred, process, seccomp, signal, trace};
 use rustix::fs::OFlags;
 
 use crate::diagnose;
@@ -36,8 +36,12 @@ pub(crate) fn execute(plan: &Process, label: impl FnOnce() -> Result<()>) -> Res
         seccomp::set_filter(&program.filter, program.flags).map(drop).doing(|| "load the seccomp filter".to_owned())
     };
     let env = environment(plan)?;
-    // Nothing that hull holds reaches the command: all but the three streams, and what was given for it, close at exec.
-    process::close_on_exec_from(3).doing(|| "close descriptors".to_owned())?;
+    // Nothing that hull holds reaches the command: all but the three streams, and what was given for it, close at exec. What
+    // the caller had open was marked at the start, and what hull opens is by itself, so that the call may be missing.
+    match process::close_on_exec_from(3) {
+        Err(error) if error.errno() == Errno::NOSYS => {}
+        other => other.doing(|| "close descriptors".to_owned())?,
+    }
     process::keep_through_exec(3, plan.descriptors).doing(|| "pass on descriptors".to_owned())?;
     signal::default_actions();
     signal::unblock_all().doing(|| "unblock signals".to_owned())?;

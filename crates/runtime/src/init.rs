@@ -11,7 +11,7 @@ use hull_sys::mount::{self, MountAttrFlags, MoveMountFlags};
 use hull_sys::ns::{self, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::Line;
-use hull_sys::{cred, net, process, trace};
+use hull_sys::{cred, exe, net, process, trace};
 
 use crate::command;
 use crate::create::{Inputs, Start, Stdio};
@@ -164,6 +164,11 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         Start::WhenConnected(listener) => {
             // A caller takes what `start` says for a failure of its own; that there is no such program it can name.
             diagnose::look(&plan.process)?;
+            // It may wait for long, and what it holds leads to the host (CVE-2024-21626).
+            drop((stdio, root, files));
+            let kept = [Some(line.as_fd()), Some(listener.as_fd()), proc.as_ref().map(AsFd::as_fd), exe::file()];
+            let kept: Vec<BorrowedFd<'_>> = kept.into_iter().flatten().collect();
+            process::close_all_but(plan.process.descriptors, &kept).doing(|| "close descriptors".to_owned())?;
             line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
             *line = start::wait(listener)?;
         }

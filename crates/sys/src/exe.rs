@@ -49,6 +49,11 @@ pub fn seal() -> Result<()> {
     Ok(())
 }
 
+/// The sealed file itself, which [`execute`] needs.
+pub fn file() -> Option<BorrowedFd<'static>> {
+    FILE.get().map(AsFd::as_fd)
+}
+
 /// Executes this program's own file, by its descriptor: no path has to lead to it. Comes back only with an error.
 pub fn execute(argv: &[CString], env: &[CString]) -> Error {
     match FILE.get() {

@@ -61,13 +61,66 @@ fn exec(
     Error::new(name, join(args), errno)
 }
 
-/// `close_range(2)` with `CLOSE_RANGE_CLOEXEC`: every descriptor from `first` on closes at exec.
+/// `close_range(2)` with `CLOSE_RANGE_CLOEXEC`: every descriptor from `first` on closes at exec. Where there is no such call
+/// /proc/self/fd says which there are.
+///
+/// # Errors
+/// `ENOSYS` if neither is there.
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     let args = [Arg::Int(first.into()), Arg::Text("~0U"), Arg::Text("CLOSE_RANGE_CLOEXEC")];
-    call("close_range", &args, || {
+    let result = call("close_range", &args, || {
         // SAFETY: the descriptors stay open until exec; marking them does not take them from their owners.
         check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+    });
+    let Some(numbers) = otherwise_listed(&result) else { return result };
+    numbers.into_iter().filter(|number| *number >= first as i32).try_for_each(|number| {
+        call("fcntl", &[Arg::Int(number.into()), Arg::Text("F_SETFD"), Arg::Text("FD_CLOEXEC")], || {
+            // SAFETY: as above.
+            match check(i64::from(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })) {
+                // The one that the list was read from.
+                Err(Errno::BADF) => Ok(()),
+                other => other.map(drop),
+            }
+        })
     })
+}
+
+/// The descriptors that there are, if `result` is that of a call that is not.
+fn otherwise_listed(result: &Result<()>) -> Option<Vec<i32>> {
+    match result {
+        Err(error) if error.errno() == Errno::NOSYS => {}
+        _ => return None,
+    }
+    let list = std::fs::read_dir("/proc/self/fd").ok()?;
+    Some(list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// Closes every descriptor from 3 on but the first `passed` of them and those in `kept`.
+///
+/// For a process that waits with what it is going to execute: whoever owns one of the others must not use or drop it any
+/// more.
+///
+/// # Errors
+/// `close_range(2)`'s. Without that call the descriptors stay open until exec, and there is no error.
+pub fn close_all_but(passed: u32, kept: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    kept.sort_unstable();
+    let mut first = 3 + passed;
+    for end in kept.into_iter().map(|number| number.wrapping_sub(1)).chain([u32::MAX]) {
+        if first <= end && end != u32::MAX.wrapping_sub(1) {
+            let args = [Arg::Int(first.into()), Arg::Hex(end.into()), Arg::Int(0)];
+            let result = call("close_range", &args, || {
+                // SAFETY: the caller knows that nobody uses them (the contract above).
+                check(unsafe { libc::syscall(libc::SYS_close_range, first, end, 0) }).map(drop)
+            });
+            match result {
+                Err(error) if error.errno() == Errno::NOSYS => return Ok(()),
+                other => other?,
+            }
+        }
+        first = first.max(end.saturating_add(2));
+    }
+    Ok(())
 }
 
 /// `fcntl(2)` with `F_SETFD`: the `count` descriptors from `first` on stay open at exec.
