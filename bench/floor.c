@@ -3,7 +3,8 @@
  * group folders, one clone3, the same mounts, pivot_root, exec, the wait, and the folders' removal. Nothing is checked
  * that an attacker could exchange and no limit is set: this is a bound to compare with, not a way to run anything.
  *
- *   floor ROOTFS COMMAND GROUP...      (each GROUP is a cgroup v1 folder to make, join and remove)
+ *   floor ROOTFS COMMAND GROUP...      (each GROUP is a control group to make, join and remove, as
+ *                                       /sys/fs/cgroup/CONTROLLER/NAME; `unified` is v2's, `systemd` a named one)
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -79,9 +80,12 @@ static void groups_view(char *const *groups, int count)
         while (begin > groups[i] && begin[-1] != '/')
             begin--;
         snprintf(controller, sizeof controller, "%.*s", (int)(end - begin), begin);
+        if (strcmp(controller, "unified") == 0)
+            continue;
         snprintf(target, sizeof target, "sys/fs/cgroup/%s", controller);
         CHECK(mkdir(target, 0755));
-        CHECK(mount("cgroup", target, "cgroup", quiet | MS_RDONLY, controller));
+        const char *option = strcmp(controller, "systemd") == 0 ? "none,name=systemd" : controller;
+        CHECK(mount("cgroup", target, "cgroup", quiet | MS_RDONLY, option));
     }
     CHECK(mount(NULL, "sys/fs/cgroup", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | quiet, NULL));
 }
@@ -98,11 +102,28 @@ static void hide(void)
         cover("tmpfs", masked_folders[i], "tmpfs", MS_RDONLY, "size=0k,nr_inodes=1");
 }
 
-/* By the process itself and by `tasks`: the way that takes no lock. */
+/* v1 gives a new cpuset neither processors nor memory nodes, and then nothing can join it. */
+static void inherit(const char *group, const char *name)
+{
+    char path[4096], value[4096];
+    snprintf(path, sizeof path, "%s/../%s", group, name);
+    const int from = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(from);
+    const ssize_t size = read(from, value, sizeof value);
+    CHECK(size);
+    close(from);
+    snprintf(path, sizeof path, "%s/%s", group, name);
+    const int to = open(path, O_WRONLY | O_CLOEXEC);
+    CHECK(to);
+    CHECK(write(to, value, size));
+    close(to);
+}
+
+/* By the process itself and by `tasks`: the way that takes no lock. v2 has no such file. */
 static void join(const char *group)
 {
     char path[4096];
-    snprintf(path, sizeof path, "%s/tasks", group);
+    snprintf(path, sizeof path, "%s/%s", group, strstr(group, "/unified/") ? "cgroup.procs" : "tasks");
     const int file = open(path, O_WRONLY | O_CLOEXEC);
     CHECK(file);
     CHECK(write(file, "0", 1));
@@ -115,8 +136,13 @@ int main(int argc, char **argv)
         errx(2, "usage: floor ROOTFS COMMAND GROUP...");
     char *const *groups = argv + 3;
     const int count = argc - 3;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
         CHECK(mkdir(groups[i], 0755));
+        if (strstr(groups[i], "/cpuset/")) {
+            inherit(groups[i], "cpuset.cpus");
+            inherit(groups[i], "cpuset.mems");
+        }
+    }
 
     struct clone_args clone = {.exit_signal = SIGCHLD};
     clone.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET;

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import json
 import os
 import shutil
 import statistics
@@ -62,6 +63,76 @@ def show(name, values):
     """Prints the figures of one command."""
     low, median, high = min(values), statistics.median(values), max(values)
     print(f"  {name:22} median {median:8.2f} ms   min {low:8.2f}   max {high:8.2f}   ({len(values)} runs)")
+
+
+NOOP = 'void _start(void) { __asm__ volatile("mov $60, %eax; xor %edi, %edi; syscall"); }\n'
+# Until it is killed: pause(2), again and again.
+WAIT = 'void _start(void) { for (;;) __asm__ volatile("syscall" : : "a"(34) : "rcx", "r11"); }\n'
+
+
+def compiled(source, *flags):
+    """Compiles one C file; gives the program's path."""
+    program = os.path.splitext(source)[0]
+    subprocess.run(["gcc", "-O2", "-static", *flags, "-o", program, source], check=True)
+    return program
+
+
+def bundle(folder, runtime, change=lambda spec: None):
+    """A root folder with nothing but a no-op and a program that waits, and `runtime`'s specification for the no-op."""
+    root = os.path.join(folder, "rootfs")
+    os.makedirs(os.path.join(root, "bin"))
+    for name, text in (("noop", NOOP), ("wait", WAIT)):
+        source = os.path.join(folder, name + ".c")
+        with open(source, "w") as file:
+            file.write(text)
+        os.rename(compiled(source, "-nostdlib"), os.path.join(root, "bin", name))
+    subprocess.run([runtime, "spec"], cwd=folder, check=True)
+    specify(folder, lambda spec: spec["process"].update(terminal=False, args=["/bin/noop"]))
+    specify(folder, change)
+    return root
+
+
+def specify(folder, change):
+    """Changes a bundle's specification."""
+    path = os.path.join(folder, "config.json")
+    with open(path) as file:
+        spec = json.load(file)
+    change(spec)
+    with open(path, "w") as file:
+        json.dump(spec, file)
+
+
+@contextlib.contextmanager
+def for_crun(folder):
+    """crun refuses to run on a hybrid host whose v2 hierarchy has a controller; a v1 mount of hugetlb takes it away.
+
+    It can only be mounted where v2 passes it on to no group.
+    """
+    hugetlb = os.path.join(folder, "hugetlb")
+    hybrid = os.path.exists(UNIFIED)
+    passed = groups()[1]
+    if hybrid:
+        pass_on("-", passed)
+        os.mkdir(hugetlb)
+        subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "none", hugetlb], check=True)
+    try:
+        yield
+    finally:
+        if hybrid:
+            subprocess.run(["umount", hugetlb], check=True)
+            pass_on("+", passed)
+
+
+def floor(folder, root, controllers):
+    """The bare program's arguments, with a group in each of the hierarchies that are mounted as v1 hosts have them."""
+    with open(os.path.join(HERE, "floor.c")) as file:
+        text = file.read()
+    source = os.path.join(folder, "floor.c")
+    with open(source, "w") as file:
+        file.write(text)
+    groups = [os.path.join("/sys/fs/cgroup", name) for name in controllers]
+    groups = [f"{group}/hull-floor-{os.getpid()}" for group in groups if os.path.exists(group + "/cgroup.procs")]
+    return [compiled(source), root, "/bin/noop", *groups]
 
 
 # What the table at the end of `make bench` has: what, a ratio or a figure as text, the target or None.
@@ -157,9 +228,14 @@ def give_back(before):
     for folder in folders - before[0]:
         for group, _, _ in os.walk(folder, topdown=False):
             os.rmdir(group)
-    for controller in passed - before[1]:
+    pass_on("-", passed - before[1])
+
+
+def pass_on(sign, controllers):
+    """Lets v2 pass these controllers on to its groups (+), or not (-)."""
+    for controller in controllers:
         with open(UNIFIED, "w") as file:
-            file.write("-" + controller)
+            file.write(sign + controller)
 
 
 def base():

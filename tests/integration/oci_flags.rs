@@ -172,3 +172,20 @@ fn a_home_that_is_not_said_is_the_one_in_the_containers_passwd() {
     let said = run(33, json!(["PATH=/bin", "NONE"]));
     assert!(said.code == 1 && said.err.contains("invalid environment variable"), "{said:?}");
 }
+
+#[test]
+fn relative_paths_are_from_where_hull_is_called() {
+    let bundle = bundle("echo ran");
+    let above = bundle.corner.path().parent().unwrap();
+    let name = bundle.corner.path().file_name().unwrap().to_str().unwrap();
+    let file = |what: &str| format!("{name}/{what}");
+    let mut run = Command::new(bundle.corner.path().join("hull-oci"));
+    run.current_dir(above).args(["--root", &file("oci"), "--log", &file("log"), "--debug", "run"]);
+    run.args(["--bundle", name, "--pid-file", &file("pid"), &bundle.id("relative")]);
+    let said: Said = run.output().unwrap().into();
+    assert_eq!((said.code, &*said.out), (0, "ran\n"), "{said:?}");
+    for made in ["oci", "log", "pid"] {
+        assert!(bundle.corner.path().join(made).exists(), "{made}");
+    }
+    assert_eq!(bundle.ok(&["list", "-q"]), "");
+}
