@@ -10,9 +10,10 @@ use hull_tests::screen::Screen;
 use hull_tests::{Corner, Said, entries, eventually};
 
 /// What Podman, its conmon and buildah call hull with, all of it.
-const CALLS: [&str; 14] = [
+const CALLS: [&str; 15] = [
     "--log --log-format create --bundle --pid-file",
     "--log --log-format create --bundle --console-socket --pid-file",
+    "--log --log-format create --bundle --pid-file --preserve-fds",
     "start",
     "delete --force",
     // buildah's.
@@ -225,6 +226,17 @@ fn flags(peer: &Peer, checks: &mut Checks) {
         let words: Vec<&str> = said.out.split_whitespace().collect();
         assert_eq!(words, ["0", "0", "100000", "2000", "0", "0"], "{said:?}");
         assert!(said.code == 1 && said.err.contains("/sys/fs/cgroup/x: Read-only"), "{said:?}");
+    });
+    checks.check("--preserve-fds", || {
+        let words = peer.run(&["--rm", "--preserve-fds", "1"], &["sh", "-c", "cat <&3"]);
+        let mut shell = peer.podman.world.command("sh");
+        let inner = peer.podman.command(&words);
+        // nsenter's own words come first; what follows them is run by the shell with one more descriptor.
+        let inner: Vec<_> = inner.get_args().skip_while(|word| *word != "podman").collect();
+        shell.args(["-c", "echo handed on | (\"$@\" 3<&0 </dev/null)", "sh"]).args(inner);
+        shell.env("CONTAINERS_CONF", peer.podman.path("containers.conf"));
+        let said: Said = shell.output().unwrap().into();
+        assert_eq!((said.code, &*said.out), (0, "handed on\n"), "{said:?}");
     });
     checks.check("namespaces of the host and none", || {
         let world = peer.podman.world.command("readlink").args(["/proc/self/ns/net", "/proc/self/ns/pid"]).output();

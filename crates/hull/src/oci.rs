@@ -3,9 +3,11 @@
 //! Verbs, flags and shapes of output are those of runc's man pages. A failure has the exit status 1 and is a line of the
 //! log, in the file of `--log` or on standard error.
 
+mod caller;
 mod create;
 mod events;
 mod exec;
+mod groups;
 mod handover;
 mod inherited;
 mod log;
@@ -13,20 +15,21 @@ mod manage;
 mod update;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
+use caller::Caller;
 
 /// An OCI runtime: containers from bundles, as runc's command line has them
 #[derive(Parser)]
 #[command(name = "hull-oci", disable_help_subcommand = true, disable_version_flag = true, subcommand_required = true)]
 #[command(arg_required_else_help = true)]
 pub struct Oci {
-    /// Folder of the containers' state
-    #[arg(long, value_name = "DIR", default_value = "/run/hull-oci")]
-    root: PathBuf,
+    /// Folder of the containers' state; /run/hull-oci if not given, for others than root hull-oci in $XDG_RUNTIME_DIR
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
     /// Where errors go as well, standard error if not given
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -277,7 +280,7 @@ fn started(mut oci: Oci) -> Result<i32, Report> {
     let absolute = |path: PathBuf| {
         std::path::absolute(&path).map_err(|error| Report::host(format!("use {}", path.display()), error))
     };
-    oci.root = absolute(oci.root)?;
+    oci.root = oci.root.map(absolute).transpose()?;
     oci.log = oci.log.map(absolute).transpose()?;
     if let Verb::Create(CreateArgs { handover, .. })
     | Verb::Run { create: CreateArgs { handover, .. }, .. }
@@ -318,20 +321,26 @@ fn format(arguments: &[OsString]) -> log::Format {
     word.and_then(|word| log::Format::from_str(&word, true).ok()).unwrap_or(log::Format::Text)
 }
 
+/// What a verb that makes a process is told besides its own arguments.
+struct Call<'a> {
+    root: &'a Path,
+    caller: Caller,
+    log: &'a log::Log,
+}
+
 fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
     let refuse = |what: &str| Err(Report::usage(format!("{what} is not supported yet"), None));
     if oci.systemd_cgroup {
         return refuse("--systemd-cgroup");
     }
-    if oci.rootless == Rootless::True || !rustix::process::geteuid().is_root() {
-        return refuse("running without root");
-    }
-    let root = &oci.root;
+    let caller = Caller::look(oci.rootless)?;
+    let root = &oci.root.map_or_else(Caller::root, Ok)?;
+    let call = Call { root, caller, log };
     match oci.verb {
-        Verb::Create(args) => create::create(root, &args, log).map(|()| 0),
-        Verb::Run { create, detach: true, .. } => create::run_detached(root, &create, log),
-        Verb::Run { create, keep, no_subreaper, .. } => create::run(root, &create, keep, !no_subreaper, log),
-        Verb::Exec(args) => exec::exec(root, &args, log).map_err(|report| report.within("exec failed")),
+        Verb::Create(args) => create::create(&call, &args).map(|()| 0),
+        Verb::Run { create, detach: true, .. } => create::run_detached(&call, &create),
+        Verb::Run { create, keep, no_subreaper, .. } => create::run(&call, &create, keep, !no_subreaper),
+        Verb::Exec(args) => exec::exec(&call, &args).map_err(|report| report.within("exec failed")),
         Verb::Start { id } => manage::start(root, &id, log),
         Verb::State { id } => manage::state(root, &id),
         Verb::Delete { force, id } => manage::delete(root, &id, force, log),

@@ -19,7 +19,9 @@ pub(crate) fn become_user(plan: &Process) -> Result<()> {
     }
     // The permitted set must outlive the change of ids: it still loads the filter and sets the final sets below.
     cred::keep_capabilities(true).doing(doing)?;
-    cred::setgroups(&plan.groups).doing(|| "set the groups".to_owned())?;
+    if let Some(groups) = &plan.groups {
+        cred::setgroups(groups).doing(|| "set the groups".to_owned())?;
+    }
     cred::setresgid(plan.gid).doing(doing)?;
     cred::setresuid(plan.uid).doing(doing)?;
     cred::keep_capabilities(false).doing(doing)?;

@@ -6,7 +6,7 @@
 //! | PID by path, time with offsets | only children are born into it: the parent says so before the clone and takes it back after |
 //! | others by path | the child joins them, first thing |
 //! | all of a running container (exec) | PID in the parent around the clone, the rest by the child with one setns on the first process's pidfd, the user namespace among them |
-//! | user by path; user new, another by path | one process more, which joins what its rights allow, then the user namespace, then the rest, and clones the container's as its sibling |
+//! | user by path; user new, another by path; PID or time where we may not go back (without root) | one process more, which joins what its rights allow, then the user namespace, then the rest, and clones the container's as its sibling |
 //!
 //! The last row: whoever is in a user namespace cannot join what belongs to the host, and the namespaces of the clone
 //! belong to the user namespace of the cloner; without that, /proc could not be mounted in a new PID namespace.
@@ -47,7 +47,17 @@ pub(crate) fn open(plan: &Plan) -> Result<Joins> {
     }
     let user = list.iter().any(|(kind, _)| *kind == Namespaces::USER);
     let through = user || plan.namespaces.new.contains(Namespaces::USER) && !list.is_empty();
-    Ok(Joins { list, through })
+    let pid = list.iter().any(|(kind, _)| *kind == Namespaces::PID);
+    let around = [(Namespaces::PID, pid), (Namespaces::TIME, plan.namespaces.new.contains(Namespaces::TIME))];
+    let stuck = || -> Result<bool> {
+        for (kind, _) in around.into_iter().filter(|(_, changes)| *changes) {
+            if !can_return(kind)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    Ok(Joins { through: through || stuck()?, list })
 }
 
 /// Opens one, and looks whether it is what it is said to be.
@@ -103,6 +113,17 @@ fn refuse_changes(plan: &Plan, kind: Namespaces) -> Result<()> {
     }
 }
 
+/// Whether we may go back to our own namespace once our children are born into another one.
+fn can_return(kind: Namespaces) -> Result<bool> {
+    let doing = || format!("look at our own {} namespace", word(kind));
+    let own = own(kind).doing(doing)?;
+    // Which changes nothing now.
+    match ns::setns(own.as_fd(), kind) {
+        Err(error) if error.errno() == Errno::PERM => Ok(false),
+        other => other.map(|()| true).doing(doing),
+    }
+}
+
 const ALL: [Namespaces; 8] = [
     Namespaces::USER,
     Namespaces::MOUNT,
@@ -149,9 +170,10 @@ pub(crate) fn clone_beside(
     affinity: Option<&[u64]>,
 ) -> Result<Fork> {
     let mut around = Around::default();
+    let other = namespaces.contains(Namespaces::PID);
     let fork = around
         .lend(affinity)
-        .and_then(|()| if namespaces.contains(Namespaces::PID) { around.join(Namespaces::PID, init) } else { Ok(()) })
+        .and_then(|()| if other { around.visit(Namespaces::PID, init) } else { Ok(()) })
         .and_then(|()| ns::clone3(Namespaces::default(), cgroup).doing(|| "clone the process".to_owned()));
     match fork {
         Ok(Fork::Child) => Ok(Fork::Child),
@@ -263,6 +285,14 @@ impl Around {
     fn remember(&mut self, kind: Namespaces) -> Result<()> {
         self.namespaces.push((kind, own(kind).doing(|| format!("look at our own {} namespace", word(kind)))?));
         Ok(())
+    }
+
+    /// The same where we stay if we may not go back, for who has no other child.
+    fn visit(&mut self, kind: Namespaces, file: BorrowedFd<'_>) -> Result<()> {
+        if can_return(kind)? {
+            return self.join(kind, file);
+        }
+        ns::setns(file, kind).doing(|| format!("join the {} namespace", word(kind)))
     }
 
     fn join(&mut self, kind: Namespaces, file: BorrowedFd<'_>) -> Result<()> {

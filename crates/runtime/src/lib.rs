@@ -34,6 +34,7 @@ pub mod spec;
 pub mod start;
 pub mod state;
 mod streams;
+pub mod unprivileged;
 mod view;
 
 pub use create::{Inputs, Start, Stdio, create};

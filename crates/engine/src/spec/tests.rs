@@ -100,7 +100,7 @@ fn another_user_has_no_capability_in_force() {
     let plan = plan(&options(), &user);
     assert_eq!((plan.process.caps.effective, plan.process.caps.permitted, plan.process.caps.inheritable), (0, 0, 0));
     assert_eq!(plan.process.caps.bounding.count_ones(), 11);
-    assert_eq!(plan.process.groups, [1000]);
+    assert_eq!(plan.process.groups, Some(vec![1000]));
 }
 
 #[test]

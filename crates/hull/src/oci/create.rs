@@ -8,18 +8,19 @@ use std::path::{Path, PathBuf};
 
 use hull_engine::{Relay, RunOptions, Streams};
 use hull_runtime::caps;
-use hull_runtime::cgroup::{self, Cgroup, Host, Place};
+use hull_runtime::cgroup::{Cgroup, Host};
 use hull_runtime::plan::{self, Plan};
 use hull_runtime::state::{self, Folder, State};
 use hull_runtime::{Created, Inputs, Start, Stdio, spec, start};
 use hull_sys::mount;
 use hull_sys::ns::Namespaces;
 use jiff::Timestamp;
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
+use super::groups::Groups;
 use super::inherited::Inherited;
 use super::log::Log;
-use super::{CreateArgs, handover, manage};
+use super::{Call, CreateArgs, handover, manage};
 use crate::report::Report;
 
 /// The version of the specification that is implemented.
@@ -47,21 +48,21 @@ struct Made {
 }
 
 /// `create`.
-pub fn create(root: &Path, args: &CreateArgs, log: &Log) -> Result<(), Report> {
+pub(super) fn create(call: &Call<'_>, args: &CreateArgs) -> Result<(), Report> {
     let bundle = bundle(args)?;
     args.handover.check_terminal(bundle.plan.process.terminal, true)?;
-    make(root, args, bundle, None, log)?.leave();
+    make(call, args, bundle, None)?.leave();
     Ok(())
 }
 
 /// `run --detach`.
-pub fn run_detached(root: &Path, args: &CreateArgs, log: &Log) -> Result<i32, Report> {
-    create(root, args, log)?;
-    manage::start(root, &args.id, log)
+pub(super) fn run_detached(call: &Call<'_>, args: &CreateArgs) -> Result<i32, Report> {
+    create(call, args)?;
+    manage::start(call.root, &args.id, call.log)
 }
 
 /// `run`: gives the command's exit status.
-pub fn run(root: &Path, args: &CreateArgs, keep: bool, adopt: bool, log: &Log) -> Result<i32, Report> {
+pub(super) fn run(call: &Call<'_>, args: &CreateArgs, keep: bool, adopt: bool) -> Result<i32, Report> {
     let bundle = bundle(args)?;
     let tty = bundle.plan.process.terminal;
     args.handover.check_terminal(tty, false)?;
@@ -69,8 +70,8 @@ pub fn run(root: &Path, args: &CreateArgs, keep: bool, adopt: bool, log: &Log) -
     if adopt {
         relay.adopt()?;
     }
-    let mut made = make(root, args, bundle, Some(relay.stdio()?), log)?;
-    if let Err(report) = made.bring_to_life(&mut relay, log) {
+    let mut made = make(call, args, bundle, Some(relay.stdio()?))?;
+    if let Err(report) = made.bring_to_life(&mut relay, call.log) {
         made.created.abandon();
         undo(made.folder, made.group);
         return Err(report);
@@ -85,22 +86,21 @@ pub fn run(root: &Path, args: &CreateArgs, keep: bool, adopt: bool, log: &Log) -
         return Ok(ended.code());
     }
     group.remove()?;
-    log.warn(folder.delete(true)?);
+    call.log.warn(folder.delete(true)?);
     Ok(ended.code())
 }
 
 /// Makes the container. With `stdio` its parent stays and starts it, without it waits for `start`.
-fn make(root: &Path, args: &CreateArgs, mut bundle: Bundle, stdio: Option<Stdio>, log: &Log) -> Result<Made, Report> {
-    log.warn(&bundle.remarks);
-    log.warn(bundle.plan.remarks());
+fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<Stdio>) -> Result<Made, Report> {
+    call.log.warn(&bundle.remarks);
+    call.log.warn(bundle.plan.remarks());
     let own_users = bundle.plan.namespaces.has(Namespaces::USER);
-    log.warn(restrict(&mut bundle.plan.process, own_users)?);
+    call.caller.enter(&mut bundle.plan)?;
+    call.log.warn(restrict(&mut bundle.plan.process, own_users)?);
     let Bundle { spec, plan, .. } = &bundle;
-    let folder = Folder::create(root, &args.id)?;
+    let folder = Folder::create(call.root, &args.id)?;
     let host = Host::detect()?;
-    let resources = resources(spec);
-    let writes = cgroup::plan(&host, &with_standard_devices(&resources))?;
-    let place = place(spec, &args.id)?;
+    let groups = Groups::of(call, &host, spec, &args.id)?;
     let mut state = State {
         oci_version: spec.version().clone(),
         id: args.id.clone(),
@@ -109,8 +109,8 @@ fn make(root: &Path, args: &CreateArgs, mut bundle: Bundle, stdio: Option<Stdio>
         created: Timestamp::now().to_string(),
         annotations: spec.annotations().clone().unwrap_or_default(),
         keyring: plan.keyring.as_ref().map(|name| name.to_string_lossy().into_owned()),
-        groups: cgroup::folders(&host, &place, &writes),
-        resources,
+        groups: groups.folders(&host),
+        resources: groups.resources.clone(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         ..State::default()
@@ -118,7 +118,7 @@ fn make(root: &Path, args: &CreateArgs, mut bundle: Bundle, stdio: Option<Stdio>
     // Whoever clears up after a kill finds from here on where to look.
     folder.write(&state)?;
     folder.write_spec(&bundle.text)?;
-    let group = Cgroup::create(&host, &place, &writes)?;
+    let group = groups.create(&host)?;
     let begin = match stdio {
         Some(_) => Start::WhenTold,
         None => Start::WhenConnected(start::listen(folder.as_fd())?),
@@ -232,22 +232,4 @@ pub fn check_process(process: &Process) -> Result<(), Report> {
 /// The session keyring of the container, by runc's name for it: an exec joins it by that.
 fn keyring(id: &str) -> Result<CString, Report> {
     CString::new(format!("_ses.{id}")).map_err(|error| Report::host("use the id", error))
-}
-
-fn place(spec: &Spec, id: &str) -> Result<Place, Report> {
-    let given = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    Ok(Place::from_spec(&given.unwrap_or_else(|| PathBuf::from(id)))?)
-}
-
-fn resources(spec: &Spec) -> LinuxResources {
-    spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default()
-}
-
-/// After the specification's rules for devices those that every container may use.
-fn with_standard_devices(resources: &LinuxResources) -> LinuxResources {
-    let mut all = resources.clone();
-    if let Some(rules) = resources.devices() {
-        all.set_devices(Some([rules.clone(), cgroup::standard_devices()].concat()));
-    }
-    all
 }

@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::path::Path;
 
 use hull_engine::{Relay, RunOptions, Streams};
 use hull_runtime::cgroup::enter::{self, Below};
@@ -17,18 +16,18 @@ use std::os::fd::AsFd;
 use super::create::{check_process, restrict};
 use super::inherited::Inherited;
 use super::log::Log;
-use super::{ExecArgs, handover, manage};
+use super::{Call, ExecArgs, handover, manage};
 use crate::report::Report;
 
 /// runc's exit status of an exec that failed before there was a command.
 pub const FAILED: i32 = 255;
 
 /// `exec`: gives the command's exit status, or 0 if nobody waits for it.
-pub fn exec(root: &Path, args: &ExecArgs, log: &Log) -> Result<i32, Report> {
+pub(super) fn exec(call: &Call<'_>, args: &ExecArgs) -> Result<i32, Report> {
     let inherited = Inherited::take(args.handover.preserve_fds, false)?;
     let refuse = |cause: &str| Err(Report::usage(cause, None));
     let (id, command) = args.words.split_first().ok_or_else(|| Report::usage("no container was named", None))?;
-    let (folder, state, status) = manage::find(root, id)?;
+    let (folder, state, status) = manage::find(call.root, id)?;
     match status {
         Status::Running | Status::Created => {}
         Status::Paused if args.ignore_paused => {}
@@ -41,13 +40,13 @@ pub fn exec(root: &Path, args: &ExecArgs, log: &Log) -> Result<i32, Report> {
     }
     let container = folder.spec()?;
     let own = plan::process_of(&container)?;
-    let process = process(args, command, &own, log)?;
+    let process = process(args, command, &own, call.log)?;
     check_process(&process)?;
     let linux = plan::linux_of(&container)?;
     let mut plan = plan::Process::from_spec(&process, &linux)?;
     inherited.give(&mut plan);
     let users = |namespace: &LinuxNamespace| namespace.typ() == LinuxNamespaceType::User;
-    log.warn(restrict(&mut plan, linux.namespaces().iter().flatten().any(users))?);
+    call.log.warn(restrict(&mut plan, linux.namespaces().iter().flatten().any(users))?);
     args.handover.check_terminal(plan.terminal, args.detach)?;
 
     let host = Host::detect()?;
@@ -58,6 +57,7 @@ pub fn exec(root: &Path, args: &ExecArgs, log: &Log) -> Result<i32, Report> {
     let Some(init) = state::init(&state)? else { return refuse("cannot exec in a stopped container") };
     let keyring =
         state.keyring.map(CString::new).transpose().map_err(|error| Report::host("read the state", error))?;
+    call.caller.join(init.as_fd(), &mut plan)?;
     let (init, pid, keyring) = (init.as_fd(), state.pid, keyring.as_deref());
     let begin = |stdio| exec::exec(&plan, Inputs { init, pid, cgroup: &cgroup, stdio, keyring });
 

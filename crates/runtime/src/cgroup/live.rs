@@ -20,6 +20,8 @@ use crate::error::{Doing, Error, Result};
 pub struct Cgroup {
     pub(super) groups: Vec<Group>,
     removed: bool,
+    /// Where the unified hierarchy is mounted, for a container that is in no group of its own.
+    unified: Option<PathBuf>,
 }
 
 impl Cgroup {
@@ -28,7 +30,7 @@ impl Cgroup {
     /// # Errors
     /// The file that refused a value, with the value; a group at a given path that holds processes already.
     pub fn create(host: &Host, place: &Place, writes: &[Write]) -> Result<Self> {
-        let mut cgroup = Self { groups: Vec::new(), removed: false };
+        let mut cgroup = Self { groups: Vec::new(), removed: false, unified: None };
         for hierarchy in place.hierarchies(host, writes) {
             cgroup.make(hierarchy, place)?;
         }
@@ -50,7 +52,7 @@ impl Cgroup {
                 None => {}
             }
         }
-        Ok(Self { groups, removed: true })
+        Ok(Self { groups, removed: true, unified: None })
     }
 
     /// The groups at `paths`, for a further process. They stay when this is dropped.
@@ -62,7 +64,14 @@ impl Cgroup {
             Group::open_at(host, path)
                 .map(|group| group.doing(|| format!("enter the control group {}", path.display())))
         };
-        Ok(Self { groups: paths.iter().filter_map(open).collect::<Result<_>>()?, removed: true })
+        let groups = paths.iter().filter_map(open).collect::<Result<_>>()?;
+        Ok(Self { groups, removed: true, unified: None })
+    }
+
+    /// No groups: the container stays in those of its starter.
+    pub fn none(host: &Host) -> Self {
+        let unified = host.hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2 && host.unified());
+        Self { groups: Vec::new(), removed: true, unified: unified.map(|hierarchy| hierarchy.mount.clone()) }
     }
 
     /// Leaves the groups to the container, which outlives this process.
@@ -146,9 +155,9 @@ impl Cgroup {
     pub fn view(&self) -> View {
         let v1 = self.groups.iter().filter(|group| group.hierarchy.version == Version::V1);
         let all: Vec<_> = v1.map(|group| (group.hierarchy.controllers.clone(), group.path.clone())).collect();
-        let unified = self.groups.iter().find(|group| group.hierarchy.version == Version::V2);
-        match unified {
-            Some(group) if all.is_empty() => View::Unified(group.hierarchy.mount.clone()),
+        let own = self.groups.iter().find(|group| group.hierarchy.version == Version::V2);
+        match own.map(|group| &group.hierarchy.mount).or(self.unified.as_ref()) {
+            Some(mount) if all.is_empty() => View::Unified(mount.clone()),
             _ => View::V1(all),
         }
     }

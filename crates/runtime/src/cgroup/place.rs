@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
 use super::host::{Hierarchy, Host, Version};
 use super::limits::Write;
 use crate::error::{Error, Result};
@@ -54,6 +56,16 @@ impl Place {
                 Err(_) => hierarchy.mount.join(&hierarchy.own).join(path),
             },
         }
+    }
+
+    /// Whether this process may make groups there, and move into them.
+    pub fn is_open(&self, host: &Host) -> bool {
+        let may = |path: &Path| accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+        self.hierarchies(host, &[]).into_iter().all(|hierarchy| {
+            let folder = self.folder(hierarchy);
+            let above = folder.ancestors().skip(1).find(|above| above.exists()).unwrap_or(&hierarchy.mount);
+            may(above) && may(&above.join("cgroup.procs"))
+        })
     }
 
     /// The hierarchies in which there is a group.

@@ -79,7 +79,8 @@ impl fmt::Display for Process {
             let shown = |limit: &Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
             writeln!(f, "rlimit      {} {} (at most {})", LimitName(*resource), shown(soft), shown(hard))?;
         }
-        writeln!(f, "user        {}:{} groups {:?}", self.uid, self.gid, self.groups)?;
+        let groups = self.groups.as_ref().map_or("as they are".to_owned(), |groups| format!("{groups:?}"));
+        writeln!(f, "user        {}:{} groups {groups}", self.uid, self.gid)?;
         let sets =
             [("bounding", self.caps.bounding), ("effective", self.caps.effective), ("ambient", self.caps.ambient)];
         for (name, mask) in sets {

@@ -29,8 +29,8 @@ pub struct Process {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups; the group id is always among them.
-    pub groups: Vec<u32>,
+    /// Supplementary groups; the group id is always among them. `None` leaves the caller's.
+    pub groups: Option<Vec<u32>>,
     /// File mode creation mask.
     pub umask: Option<u32>,
     /// No exec may gain privileges.
@@ -83,7 +83,7 @@ impl Process {
             caps: process.capabilities().as_ref().map(CapSets::from_spec).unwrap_or_default(),
             uid: user.uid(),
             gid: user.gid(),
-            groups,
+            groups: Some(groups),
             umask: user.umask(),
             no_new_privs: process.no_new_privileges().unwrap_or(false),
             apparmor: optional("apply the AppArmor profile", process.apparmor_profile())?
@@ -124,6 +124,23 @@ fn environment(list: &[String]) -> Result<Vec<CString>> {
         all.push((name, entry));
     }
     strings(doing, all.into_iter().map(|(_, entry)| entry))
+}
+
+impl Process {
+    /// Leaves the groups that the caller is in, where none can be set.
+    ///
+    /// # Errors
+    /// The specification wants others.
+    pub fn leave_groups(&mut self) -> Result<()> {
+        match self.groups.take() {
+            Some(groups) if groups.iter().any(|group| *group != self.gid) => {
+                let cause =
+                    "in this user namespace no group can be set, since its ids were mapped without rights to that";
+                Err(Error::invalid("set process.user.additionalGids", cause))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn strings<'a>(doing: &str, list: impl Iterator<Item = &'a String>) -> Result<Vec<CString>> {

@@ -1,0 +1,64 @@
+//! The control groups of a bundle's container: where, and with which limits; none where somebody who is not root may not
+//! make any and needs none.
+
+use std::path::{Path, PathBuf};
+
+use hull_runtime::cgroup::{self, Cgroup, Host, Place, Write};
+use oci_spec::runtime::{LinuxResources, Spec};
+
+use super::Call;
+use crate::report::Report;
+
+/// What is to be made.
+pub struct Groups {
+    /// What `update` changes later.
+    pub resources: LinuxResources,
+    writes: Vec<Write>,
+    /// None without any.
+    place: Option<Place>,
+}
+
+impl Groups {
+    /// Those of the container `id` with this specification.
+    pub(super) fn of(call: &Call<'_>, host: &Host, spec: &Spec, id: &str) -> Result<Self, Report> {
+        let linux = spec.linux().as_ref();
+        let mut resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        if call.caller.is_user() {
+            let without = resources.devices().is_some();
+            resources.set_devices(None);
+            // It takes rights on the machine, as making a node does: what there is in the container was lent to it.
+            call.log.warn(without.then_some("linux.resources.devices has no effect without root"));
+        }
+        let given = linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| path != Path::new(""));
+        let limits = cgroup::plan(host, &resources)?;
+        let place = Place::from_spec(&given.clone().unwrap_or_else(|| PathBuf::from(id)))?;
+        let needed = !call.caller.is_user() || given.is_some() || !limits.is_empty();
+        // Nothing is asked for that would not be in force.
+        if !needed && !place.is_open(host) {
+            return Ok(Self { resources, writes: Vec::new(), place: None });
+        }
+        let writes = match resources.devices() {
+            Some(rules) => {
+                let mut all = resources.clone();
+                // After the specification's rules those that every container may use.
+                all.set_devices(Some([rules.clone(), cgroup::standard_devices()].concat()));
+                cgroup::plan(host, &all)?
+            }
+            None => limits,
+        };
+        Ok(Self { resources, writes, place: Some(place) })
+    }
+
+    /// Where they will be.
+    pub fn folders(&self, host: &Host) -> Vec<PathBuf> {
+        self.place.as_ref().map(|place| cgroup::folders(host, place, &self.writes)).unwrap_or_default()
+    }
+
+    /// Makes them.
+    pub fn create(&self, host: &Host) -> Result<Cgroup, Report> {
+        match &self.place {
+            Some(place) => Ok(Cgroup::create(host, place, &self.writes)?),
+            None => Ok(Cgroup::none(host)),
+        }
+    }
+}
