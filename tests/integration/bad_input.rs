@@ -97,6 +97,8 @@ fn flags_with_values_that_mean_nothing() {
         (&["--user", "0:no-such-group"], &["no-such-group", "/etc/group"]),
         (&["--security-opt", "label=x"], &["label=x"]),
         (&["--hostname", "a/b"], &["a/b"]),
+        (&["--hostname", "a b"], &["a b"]),
+        (&["--hostname", "0123456789012345678901234567890123456789012345678901234567890123x"], &["up to 64"]),
         (&["--tmpfs", "/x:bogus"], &["bogus"]),
         (&["-v", "/etc/passwd:/bin"], &["/bin", "source is a file", "target is a directory"]),
         (&["-v", "/etc:/bin/sh"], &["/bin/sh", "source is a directory", "target is a file"]),

@@ -193,6 +193,7 @@ fn the_host_name_is_the_short_id_unless_it_was_given() {
     assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{said:?}");
     assert_eq!(lines, [id, id, id, "1"]);
     assert_eq!(corner.shell(&["-h", "box"], "hostname; cat /etc/hostname").out, "box\nbox\n");
+    assert_eq!(corner.shell(&["-h", ""], "hostname").out.len(), 13);
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub fn build(options: &RunOptions, user: &User, id: &str) -> Result<Spec> {
 /// The specification for `options` on `machine`. Pure.
 fn of(options: &RunOptions, user: &User, id: &str, machine: &Machine) -> Result<Spec> {
     let hostname = options.hostname.clone().unwrap_or_else(|| id[..12].to_owned());
-    if hostname.len() > 64 || hostname.contains(|c: char| c.is_control() || c == '/') {
+    if hostname.len() > 64 || hostname.contains(|c: char| c.is_control() || c.is_whitespace() || c == '/') {
         return Err(Error::usage(format!("--hostname {hostname:?}: a host name has up to 64 plain characters")));
     }
     let bounding = options.capabilities.unwrap_or_else(|| profile::capabilities() & machine.capabilities);

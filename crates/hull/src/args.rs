@@ -408,7 +408,8 @@ impl RunArgs {
             command: self.command,
             interactive: self.interactive,
             tty: self.tty,
-            hostname: self.hostname,
+            // Docker's way to say that it is not given.
+            hostname: self.hostname.filter(|name| !name.is_empty()),
             workdir: self.workdir,
             user: self.user,
             binds: self.volume.iter().map(|text| Bind::parse(text)).collect::<Result<_, _>>()?,
