@@ -1,12 +1,14 @@
-//! Registries that misbehave: every pull ends with an error that says why, within bounds, and leaves nothing.
+//! Rows D1 to D8 of the table of known flaws, and R23 of the faults: registries that misbehave. Every pull ends with an error
+//! that says why, within bounds, and leaves nothing.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hull_tests::scripted::{self, Answer, Asked, MANIFEST, Scripted, TinyImage, digest, short};
-use hull_tests::{Corner, Said, entries};
+use hull_tests::registry::{Kind, Registry};
+use hull_tests::scripted::{self, Answer, Asked, INDEX, MANIFEST, Scripted, TinyImage, digest, short};
+use hull_tests::tar::Tar;
+use hull_tests::{Builder, Corner, Said, entries};
 
 /// `hull pull` of `a/b:1` from a scripted registry.
 fn pull(corner: &Corner, registry: &Scripted) -> Said {
@@ -65,8 +67,134 @@ fn an_honest_image_is_pulled_and_shown() {
     assert!(again.out.contains("Image is up to date"), "{again:?}");
 }
 
+/// A manifest with this digest for its configuration and this descriptor of a layer.
+fn manifest(config: &str, layer: &str) -> String {
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[{layer}]}}"#
+    )
+}
+
+fn layer(digest: &str, size: &str) -> String {
+    format!(r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":{size}}}"#)
+}
+
+/// D1, CVE-2024-3727: a digest is a digest before anything is asked with it.
 #[test]
-fn a_layer_with_another_digest_is_refused() {
+fn d1_a_text_that_is_no_digest_is_refused_before_anything_is_asked_for() {
+    let long = |text: &str| format!("sha256:{}{}", text, "a".repeat(64 - text.len()));
+    let good = digest(b"{}");
+    for wrong in [
+        "",
+        "sha256:",
+        "sha256:../../../../etc/passwd",
+        &long("../../x/"),
+        &long("A"),
+        &long("g"),
+        &long("a")[..70],
+        &format!("{}a", long("a")),
+        "md5:d41d8cd98f00b204e9800998ecf8427e",
+        &good.replace("sha256", "sha1"),
+        &good.replace("sha256", "SHA256"),
+        &good.replace(':', "-"),
+        &format!("{good}\\n"),
+    ] {
+        for said in [manifest(wrong, ""), manifest(&good, &layer(wrong, "1"))] {
+            let registry = refused("cannot read", move |asked| match asked.target.as_str() {
+                "/v2/" => Answer::status(200),
+                _ => Answer::ok(MANIFEST, said.clone()),
+            });
+            let asked: Vec<_> = registry.asked().into_iter().map(|asked| asked.target).collect();
+            assert!(
+                asked.iter().all(|target| target == "/v2/" || target == "/v2/a/b/manifests/1"),
+                "{wrong:?}: {asked:?}"
+            );
+        }
+        let index = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{MANIFEST}","digest":"{wrong}","size":2,"platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
+        );
+        refused("cannot read", move |asked| match asked.target.as_str() {
+            "/v2/" => Answer::status(200),
+            _ => Answer::ok(INDEX, index.clone()),
+        });
+    }
+    let header: Answer2 = |_| Answer::ok(MANIFEST, "{}").with("docker-content-digest", "sha256:../../etc/passwd");
+    refused("cannot read the reference", changed(&TinyImage::new(10), is_manifest, header));
+    let honest = TinyImage::new(10);
+    let diff_ids = honest.with_config(
+        r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:../x"]}}"#,
+    );
+    refused("cannot read the reference", move |asked| diff_ids.answer(asked));
+}
+
+/// D2, `descriptor.md`: first the size, then the digest, and nothing is used before.
+#[test]
+fn d2_sizes_that_cannot_be_and_documents_that_are_others_are_refused() {
+    let image = TinyImage::new(5000);
+    let hash = digest(image.layer());
+    for (size, why) in [
+        ("0", "its digest is"),
+        ("-1", "cannot read"),
+        ("9223372036854775808", "more than 64 GiB"),
+        ("1e3", "cannot read"),
+        ("null", "cannot read"),
+    ] {
+        let said = String::from_utf8(image.manifest.clone()).unwrap();
+        let said = said.replace(&format!("\"size\":{}", image.layer().len()), &format!("\"size\":{size}"));
+        assert!(said.contains(&format!("\"size\":{size}")));
+        let other = image.clone();
+        refused(why, move |asked| match is_manifest(&other, asked) {
+            true => Answer::ok(MANIFEST, said.clone()),
+            false => other.answer(asked),
+        });
+    }
+    // Junk behind a layer that is right.
+    let (junk, size) = (image.clone(), image.layer().len() as u64 + 3);
+    let junk = junk.claiming(&hash, size);
+    refused("cannot read the archive", move |asked| match junk.is_layer(asked) {
+        true => Answer::ok("x/y", [junk.layer(), b"abc"].concat()),
+        false => junk.answer(asked),
+    });
+    // A header that says another digest, and another manifest than the one whose digest was asked for.
+    let other: Answer2 = |_| Answer::ok(MANIFEST, "{}").with("docker-content-digest", digest(b"another"));
+    refused("its content has the digest", changed(&image, is_manifest, other));
+    let corner = Corner::new();
+    let registry = Scripted::new(move |asked| image.answer(asked));
+    let name = format!("a/b@{}", digest(b"another"));
+    let said = scripted::pull(&corner, &registry, &["--tls-verify=false"], &name);
+    assert!(said.code == 1 && said.err.contains("its content has the digest"), "{said:?}");
+    assert_nothing(&corner);
+}
+
+/// D3, CVE-2021-41190: a document is one thing.
+#[test]
+fn d3_documents_that_are_two_things_or_none_are_refused() {
+    let good = digest(b"{}");
+    let both = format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","manifests":[],"layers":[]}}"#);
+    let index_with_config =
+        format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[],"config":{}}}"#, layer(&good, "2"));
+    let one = manifest(&good, "");
+    let v1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    for (what, media_type, body, why) in [
+        ("both", MANIFEST, &*both, "a manifest and an index at once"),
+        ("an index with a config", INDEX, &index_with_config, "a manifest and an index at once"),
+        ("a manifest as an index", INDEX, &one, "cannot read"),
+        ("html", "text/html; charset=utf-8", "<html>", "which is no image manifest"),
+        ("no type", "", &one, "which is no image manifest"),
+        ("a plain type", "application/json", &one, "which is no image manifest"),
+        ("schema 1 by type", v1, r#"{"schemaVersion":1,"fsLayers":[]}"#, "schema 1, which is not supported"),
+        ("schema 1 by content", MANIFEST, r#"{"schemaVersion":1,"fsLayers":[]}"#, "schema 1, which is not supported"),
+    ] {
+        let (media_type, body) = (media_type.to_owned(), body.to_owned());
+        eprintln!("{what}");
+        refused(why, move |asked| match asked.target.as_str() {
+            "/v2/" => Answer::status(200),
+            _ => Answer::ok(&media_type, body.clone()),
+        });
+    }
+}
+
+#[test]
+fn d2_a_layer_with_another_digest_is_refused() {
     let image = TinyImage::new(5000);
     let mut wrong = image.clone();
     wrong.layers = TinyImage::new(6000).layers;
@@ -76,7 +204,7 @@ fn a_layer_with_another_digest_is_refused() {
 }
 
 #[test]
-fn a_layer_longer_than_its_descriptor_says_is_refused() {
+fn d2_a_layer_longer_than_its_descriptor_says_is_refused() {
     let image = TinyImage::new(5000);
     let size = image.layer().len() as u64 - 10;
     let hash = digest(image.layer());
@@ -85,7 +213,7 @@ fn a_layer_longer_than_its_descriptor_says_is_refused() {
 }
 
 #[test]
-fn a_layer_that_ends_early_is_an_error_and_its_beginning_is_kept() {
+fn d7_a_layer_that_ends_early_is_an_error_and_its_beginning_is_kept() {
     let corner = Corner::new();
     let image = TinyImage::new(100_000);
     let whole = image.clone();
@@ -111,7 +239,7 @@ fn a_layer_that_ends_early_is_an_error_and_its_beginning_is_kept() {
 }
 
 #[test]
-fn a_broken_connection_is_continued_within_one_pull() {
+fn d7_a_broken_connection_is_continued_within_one_pull() {
     let corner = Corner::new();
     let image = TinyImage::new(100_000);
     let log = image.clone();
@@ -125,7 +253,7 @@ fn a_broken_connection_is_continued_within_one_pull() {
 }
 
 #[test]
-fn a_server_that_ignores_ranges_is_read_again_and_one_that_gives_others_is_refused() {
+fn d7_a_server_that_ignores_ranges_is_read_again_and_one_that_gives_others_is_refused() {
     let image = TinyImage::new(100_000);
     let ignoring = image.clone();
     let corner = Corner::new();
@@ -154,7 +282,7 @@ fn a_server_that_ignores_ranges_is_read_again_and_one_that_gives_others_is_refus
 }
 
 #[test]
-fn a_stalled_layer_is_given_up() {
+fn r23_a_stalled_layer_is_given_up() {
     let corner = Corner::new();
     let image = TinyImage::new(100_000);
     let registry = Scripted::new(move |asked| match image.is_layer(asked) {
@@ -168,75 +296,7 @@ fn a_stalled_layer_is_given_up() {
 }
 
 #[test]
-fn documents_without_end_are_cut_off() {
-    fn endless(_: &Asked) -> Answer {
-        Answer::Raw(Box::new(|stream| {
-            let head = format!("HTTP/1.1 200 X\r\ncontent-type: {MANIFEST}\r\ntransfer-encoding: chunked\r\n\r\n");
-            let mut chunk = b"100000\r\n".to_vec();
-            chunk.resize(chunk.len() + (1 << 20), b' ');
-            chunk.extend_from_slice(b"\r\n");
-            if stream.write_all(head.as_bytes()).is_ok() {
-                // 10 GiB, or until the client has had enough.
-                let _ = (0..10 << 10).try_for_each(|_| stream.write_all(&chunk));
-            }
-        }))
-    }
-    fn announced(_: &Asked) -> Answer {
-        short(10 << 30, b"{".to_vec(), Duration::ZERO)
-    }
-    let image = TinyImage::new(10);
-    refused("more than 4194304 bytes", changed(&image, is_manifest, endless));
-    refused("more than 4194304 bytes", changed(&image, is_manifest, announced));
-    refused("bytes", changed(&image, |image, asked| asked.target.ends_with(&digest(&image.config)), endless));
-}
-
-#[test]
-fn documents_that_are_no_image_are_refused() {
-    fn html(_: &Asked) -> Answer {
-        Answer::ok("text/html; charset=utf-8", "<html>")
-    }
-    fn schema_1(_: &Asked) -> Answer {
-        Answer::ok(
-            "application/vnd.docker.distribution.manifest.v1+prettyjws",
-            r#"{"schemaVersion":1,"fsLayers":[]}"#,
-        )
-    }
-    fn both(_: &Asked) -> Answer {
-        let both = format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","manifests":[],"layers":[]}}"#);
-        Answer::ok(MANIFEST, both)
-    }
-    fn traversal(_: &Asked) -> Answer {
-        let digest = format!("sha256:../../{}", "a".repeat(58));
-        let said = format!(
-            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":2}},"layers":[]}}"#
-        );
-        Answer::ok(MANIFEST, said)
-    }
-    fn header(_: &Asked) -> Answer {
-        Answer::ok(MANIFEST, "{}").with("docker-content-digest", "sha256:../../etc/passwd")
-    }
-    fn other_digest(_: &Asked) -> Answer {
-        Answer::ok(MANIFEST, "{}").with("docker-content-digest", digest(b"another"))
-    }
-    fn deep(_: &Asked) -> Answer {
-        Answer::ok(MANIFEST, format!("{}{}", r#"{"a":["#.repeat(10_000), "]}".repeat(10_000)))
-    }
-    let image = TinyImage::new(10);
-    for (why, answer) in [
-        ("which is no image manifest", html as Answer2),
-        ("schema 1, which is not supported", schema_1),
-        ("a manifest and an index at once", both),
-        ("cannot read the reference", traversal),
-        ("cannot read the reference", header),
-        ("its content has the digest", other_digest),
-        ("it has no config or no layers", deep),
-    ] {
-        refused(why, changed(&image, is_manifest, answer));
-    }
-}
-
-#[test]
-fn a_configuration_that_does_not_fit_is_refused() {
+fn d2_a_configuration_that_does_not_fit_is_refused() {
     let image = TinyImage::new(10);
     let other = TinyImage::packed(image.layer().to_vec(), &digest(b"something else"));
     refused("its diff id is", move |asked| other.answer(asked));
@@ -250,42 +310,7 @@ fn a_configuration_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn layers_that_are_small_only_when_packed_are_cut_off() {
-    // The beginning of a terabyte of zeros, where 32 MiB are allowed.
-    let size = 1u64 << 40;
-    let mut header = tar::Header::new_gnu();
-    header.set_path("zeros").expect("a path");
-    header.set_size(size);
-    header.set_mode(0o600);
-    header.set_cksum();
-    let zeros = vec![0u8; 1 << 20];
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(header.as_bytes()).expect("memory");
-    for _ in 0..64 {
-        gzip.write_all(&zeros).expect("memory");
-    }
-    let mut zstd = zstd::Encoder::new(Vec::new(), 3).expect("memory");
-    zstd.write_all(header.as_bytes()).expect("memory");
-    for _ in 0..64 {
-        zstd.write_all(&zeros).expect("memory");
-    }
-    for packed in [gzip.finish().expect("memory"), zstd.finish().expect("memory")] {
-        let image = TinyImage::packed(packed, &digest(b""));
-        refused("larger than the limit", move |asked| image.answer(asked));
-    }
-}
-
-#[test]
-fn a_zstd_window_of_two_gigabytes_is_refused() {
-    let mut packer = zstd::Encoder::new(Vec::new(), 1).expect("memory");
-    packer.window_log(31).expect("a window");
-    packer.write_all(&[1u8; 4096]).expect("memory");
-    let image = TinyImage::packed(packer.finish().expect("memory"), &digest(b""));
-    refused("cannot read the archive", move |asked| image.answer(asked));
-}
-
-#[test]
-fn redirects_are_bounded_and_carry_no_credentials() {
+fn d4_redirects_are_bounded_and_carry_no_credentials() {
     let image = TinyImage::new(1000);
     let layer = image.clone();
     let storage = Scripted::new(move |_| Answer::ok("x/y", layer.layer().to_vec()));
@@ -318,7 +343,7 @@ fn redirects_are_bounded_and_carry_no_credentials() {
 }
 
 #[test]
-fn a_registry_that_always_wants_a_login_is_asked_twice_and_no_more() {
+fn d4_a_registry_that_always_wants_a_login_is_asked_twice_and_no_more() {
     let image = TinyImage::new(10);
     let registry = refused(
         "wants a name and a password",
@@ -334,7 +359,7 @@ fn a_registry_that_always_wants_a_login_is_asked_twice_and_no_more() {
 }
 
 #[test]
-fn a_token_server_elsewhere_on_this_machine_is_not_asked() {
+fn d4_a_token_server_elsewhere_on_this_machine_is_not_asked() {
     let spy = Scripted::new(|_| Answer::ok("application/json", r#"{"token":"x"}"#));
     let port = spy.address().rsplit_once(':').expect("a port").1.to_owned();
     for realm in [
@@ -353,7 +378,7 @@ fn a_token_server_elsewhere_on_this_machine_is_not_asked() {
 }
 
 #[test]
-fn a_token_is_asked_for_this_repository_alone_and_sent_to_the_registry() {
+fn d4_a_token_is_asked_for_this_repository_alone_and_sent_to_the_registry() {
     let image = TinyImage::new(1000);
     let corner = Corner::new();
     let registry = Scripted::new(move |asked| {
@@ -377,7 +402,7 @@ fn a_token_is_asked_for_this_repository_alone_and_sent_to_the_registry() {
 }
 
 #[test]
-fn a_registry_that_is_busy_is_asked_again_when_it_says_so() {
+fn r23_a_registry_that_is_busy_is_asked_again_when_it_says_so() {
     let image = TinyImage::new(1000);
     let corner = Corner::new();
     let tries = Arc::new(AtomicUsize::new(0));
@@ -403,7 +428,7 @@ fn a_registry_that_is_busy_is_asked_again_when_it_says_so() {
 }
 
 #[test]
-fn without_a_word_no_registry_is_insecure_and_loopback_is_not_either() {
+fn d5_without_a_word_no_registry_is_insecure_and_loopback_is_not_either() {
     let image = TinyImage::new(10);
     let registry = Scripted::new(move |asked| image.answer(asked));
     let corner = Corner::new();
@@ -411,4 +436,130 @@ fn without_a_word_no_registry_is_insecure_and_loopback_is_not_either() {
     assert!(said.code == 1 && said.err.starts_with("hull: cannot pull"), "{said:?}");
     let read: Vec<_> = registry.asked().into_iter().filter(|asked| asked.method == "GET").collect();
     assert!(read.is_empty(), "{read:?}");
+}
+
+/// D4, CVE-2020-15157: what a manifest says of other places is not followed.
+#[test]
+fn d4_urls_in_a_manifest_are_not_asked() {
+    let spy = Scripted::new(|_| Answer::ok("x/y", "x"));
+    let image = TinyImage::new(1000);
+    let urls = format!("\"urls\":[\"http://{}/layer\"],\"size\":{}", spy.address(), image.layer().len());
+    let said = String::from_utf8(image.manifest.clone()).unwrap();
+    let said = said.replace(&format!("\"size\":{}", image.layer().len()), &urls);
+    assert!(said.contains("urls"));
+    let corner = Corner::new();
+    let registry = Scripted::new(move |asked| match is_manifest(&image, asked) {
+        true => Answer::ok(MANIFEST, said.clone()),
+        false => image.answer(asked),
+    });
+    assert_eq!(pull(&corner, &registry).code, 0);
+    assert!(spy.asked().is_empty(), "{:?}", spy.asked());
+}
+
+/// D5, CVE-2025-6032: a certificate of an unknown authority, one for another name and a registry without TLS are errors, in
+/// every verb, and nothing is sent without TLS instead.
+#[test]
+fn d5_certificates_are_verified_and_nothing_falls_back() {
+    let corner = Corner::new();
+    let registry = Registry::start(&corner.path().join("registry"), Kind::Tls);
+    let certificates = registry.certificates().to_string_lossy().into_owned();
+    let hull = |arguments: &[&str]| -> Said {
+        let mut hull = corner.hull();
+        hull.env("HOME", corner.path()).env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env_remove("XDG_RUNTIME_DIR");
+        hull.args(arguments).output().unwrap().into()
+    };
+    let name = format!("{}/a/b:1", registry.address());
+    for arguments in [&["pull", &name][..], &["run", "--rm", &name, "true"], &["pull", "--tls-verify", &name]] {
+        let said = hull(arguments);
+        assert!(said.code != 0 && said.err.contains("certificate"), "{arguments:?}: {said:?}");
+    }
+    // 127.0.0.2 is loopback too, and not a name that the certificate has.
+    let elsewhere = format!("127.0.0.2:{}/a/b:1", registry.address().rsplit_once(':').unwrap().1);
+    let said = hull(&["pull", "--cert-dir", &certificates, &elsewhere]);
+    assert!(said.code == 1, "{said:?}");
+    // With the authority it is the registry that answers.
+    let said = hull(&["pull", "--cert-dir", &certificates, &name]);
+    assert!(said.code == 1 && said.err.contains("404"), "{said:?}");
+    let plain = Scripted::new(|_| Answer::status(200));
+    let said = hull(&["pull", "--creds", "u:canary", &format!("{}/a/b:1", plain.address())]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(plain.asked().iter().all(|asked| asked.header("authorization").is_none()), "{:?}", plain.asked());
+}
+
+/// D6, CVE-2024-24557: the name is the user's, and what an image says of its making is no step of ours.
+#[test]
+fn d6_an_image_gives_itself_no_name_and_no_step_of_a_build() {
+    let store = Builder::new();
+    let mine = "FROM base\nRUN echo mine > /made\n";
+    assert_eq!(store.build(mine).code, 0);
+    let raw = std::fs::read_to_string(store.root().join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&raw).unwrap();
+    let entries = index["manifests"].as_array().unwrap();
+    let made = entries.iter().find(|entry| entry["annotations"].to_string().contains("/made:")).unwrap();
+    let blob = |digest: &serde_json::Value| {
+        let path = store.root().join("blobs/sha256").join(digest.as_str().unwrap().trim_start_matches("sha256:"));
+        serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()).unwrap()
+    };
+    // The same configuration, history and labels, with another layer and names of its own.
+    let attacker =
+        TinyImage::stack(&[Tar::default().file("made", "theirs").end(), Tar::default().file("x", "").end()]);
+    let mut config = blob(&blob(&made["digest"])["config"]["digest"]);
+    let own: serde_json::Value = serde_json::from_slice(&attacker.config).unwrap();
+    config["rootfs"] = own["rootfs"].clone();
+    config["config"]["Labels"] =
+        serde_json::json!({"org.opencontainers.image.ref.name": "docker.io/library/base:latest"});
+    let attacker = attacker.with_config(config.to_string());
+    let registry = Scripted::new(move |asked| attacker.answer(asked));
+    let said = scripted::pull(store.corner(), &registry, &["--tls-verify=false"], "base:latest");
+    assert_eq!(said.code, 0, "{said:?}");
+    let images = store.hull(&["images"]).out;
+    assert_eq!(images.lines().count(), 4, "base, made and the pulled one: {images}");
+    let name = format!("{}/base:latest", registry.address());
+    store.hull(&["rmi", "made"]);
+    assert_eq!(store.build(mine).code, 0);
+    assert_eq!(store.shell("cat /made").out, "mine\n");
+    let on_theirs = store.build(&mine.replace("base", &name));
+    assert!(!on_theirs.err.contains("CACHED"), "{on_theirs:?}");
+}
+
+/// D8, CVE-2021-41092: a password is nowhere but on its way to the registry.
+#[test]
+fn d8_credentials_are_in_no_file_and_in_no_word() {
+    const SECRET: &str = "canary-77a1";
+    let corner = Corner::new();
+    let image = TinyImage::new(1000);
+    let registry = Scripted::new(move |asked| {
+        if asked.target.starts_with("/token") {
+            return Answer::ok("application/json", format!(r#"{{"token":"{SECRET}-token"}}"#));
+        }
+        match asked.header("authorization") {
+            Some(header) if header.starts_with("Bearer ") => image.answer(asked),
+            _ => {
+                let host = asked.header("host").unwrap_or_default();
+                let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+                Answer::status(401).with("www-authenticate", challenge)
+            }
+        }
+    });
+    let creds = format!("user:{SECRET}");
+    let said = scripted::pull(&corner, &registry, &["--tls-verify=false", "--creds", &creds], "a/b:1");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(!said.out.contains(SECRET) && !said.err.contains(SECRET), "{said:?}");
+    // A registry that refuses has its words shown, and they may be ours.
+    let echo = Scripted::new(|asked| {
+        let given = asked.header("authorization").unwrap_or_default().to_owned();
+        Answer::status(403).with("x-seen", given)
+    });
+    let said = scripted::pull(&corner, &echo, &["--tls-verify=false", "--creds", &creds], "a/b:1");
+    assert!(said.code == 1 && !said.err.contains(SECRET), "{said:?}");
+    let name = format!("{}/a/b:1", registry.address());
+    for arguments in [&["images"][..], &["run", "--rm", "--explain", &name, "/x"], &["system", "check"]] {
+        let said: Said = corner.hull().args(arguments).output().unwrap().into();
+        assert!(!said.out.contains(SECRET) && !said.err.contains(SECRET), "{arguments:?}: {said:?}");
+    }
+    let encoded = "dXNlcjpjYW5hcnktNzdhMQ==";
+    for word in [SECRET, encoded] {
+        let found = std::process::Command::new("grep").args(["-r", "-l", word]).arg(corner.path()).output().unwrap();
+        assert_eq!(String::from_utf8(found.stdout).unwrap(), "", "{word}");
+    }
 }
