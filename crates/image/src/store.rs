@@ -39,7 +39,7 @@ impl Store {
     /// Opens the store in the folder `root`; makes one where there is none. Only its owner may enter it.
     ///
     /// # Errors
-    /// A folder that cannot be made or opened.
+    /// A folder that cannot be made or opened, or that everybody uses.
     pub fn open(root: &Path) -> Result<Store> {
         let shown = || format!("the image store {}", root.display());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -55,6 +55,13 @@ impl Store {
         let store = Store { root: root.to_owned(), dir };
         let stat = rustix::fs::fstat(&store.dir).cannot("read", shown())?;
         if tree::permissions(&stat) & 0o077 != 0 {
+            // To close /tmp, or all of the machine, to everybody else cannot be what was meant.
+            let whole = rustix::fs::stat("/").cannot("read", "/")?;
+            if tree::permissions(&stat) & 0o1000 != 0 || (stat.st_dev, stat.st_ino) == (whole.st_dev, whole.st_ino) {
+                let why =
+                    std::io::Error::other("everybody uses it, and a store is its owner's alone: name a folder in it");
+                return Err(why).cannot("use", format!("{} as the image store", root.display()));
+            }
             // Layers have set-id programs; nobody else may reach them.
             rustix::fs::fchmod(&store.dir, Mode::from_raw_mode(0o700)).cannot("close to others", shown())?;
         }

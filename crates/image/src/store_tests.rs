@@ -271,6 +271,14 @@ fn only_the_owner_may_enter_the_store() {
     std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o777)).expect("a mode");
     drop(Store::open(temp.path()).expect("a store"));
     assert_eq!(std::fs::metadata(temp.path()).expect("a status").permissions().mode() & 0o7777, 0o700);
+    // A folder as /tmp is one stays as it is.
+    let shared = temp.path().join("shared");
+    std::fs::create_dir(&shared).expect("a folder");
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o1777)).expect("a mode");
+    let error = Store::open(&shared).expect_err("refused").to_string();
+    assert!(error.contains(&shared.display().to_string()) && error.contains("everybody uses it"), "{error}");
+    assert_eq!(std::fs::metadata(&shared).expect("a status").permissions().mode() & 0o7777, 0o1777);
+    assert_eq!(hull_tests::entries(&shared), [""; 0]);
 }
 
 #[test]
