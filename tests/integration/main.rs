@@ -21,6 +21,7 @@ mod hostile_kernel;
 mod hostile_mounts;
 mod hostile_registry;
 mod hostile_upload;
+mod images;
 mod isolation;
 mod kill;
 mod kill_build;

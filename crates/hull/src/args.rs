@@ -11,6 +11,9 @@ use hull_image::Reference;
 use crate::containers::{self, PsArgs};
 use crate::demo::DemoArgs;
 use crate::explain::Explain;
+use crate::images::args::{
+    HistoryArgs, ImageCommand, ImportArgs, InspectArgs, ListArgs, LoadArgs, RemoveArgs, SaveArgs, TagArgs,
+};
 use crate::login::{LoginArgs, LogoutArgs};
 use crate::pull::{Policy, PullArgs};
 use crate::push::PushArgs;
@@ -47,24 +50,23 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Show a host and a container side by side, each line checked
     Demo(Box<DemoArgs>),
+    /// Show what an image was made by
+    History(HistoryArgs),
+    /// Work with images
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
     /// List images
-    Images {
-        /// Only ids
-        #[arg(short, long)]
-        quiet: bool,
-        /// table, json, table TEMPLATE or a template: .Repository .Tag .ID .CreatedAt .CreatedSince .Size
-        #[arg(long, value_name = "FORMAT")]
-        format: Option<String>,
-    },
+    Images(ListArgs),
     /// Make an image of a root file system's archive
-    Import {
-        /// The tar archive, plain, gzip or zstd; - is standard input
-        file: PathBuf,
-        /// The image's name
-        name: String,
-    },
+    Import(ImportArgs),
     /// Tell about this hull and this machine
     Info,
+    /// Show all that is known of images
+    Inspect(InspectArgs),
+    /// Take in images from an archive
+    Load(LoadArgs),
     /// Keep name and password for a registry
     Login(LoginArgs),
     /// Forget name and password for a registry
@@ -92,29 +94,19 @@ pub enum Command {
         containers: Vec<String>,
     },
     /// Remove images
-    Rmi {
-        /// Also an id that has several names
-        #[arg(short, long)]
-        force: bool,
-        /// Names or ids
-        #[arg(required = true, value_name = "IMAGE")]
-        images: Vec<String>,
-    },
+    Rmi(RemoveArgs),
     /// Run a command in a new container
     #[command(alias = "run-rootfs", disable_help_flag = true, override_usage = RUN_USAGE)]
     Run(Box<RunArgs>),
+    /// Write images to an archive
+    Save(SaveArgs),
     /// Look after this machine
     System {
         #[command(subcommand)]
         command: SystemCommand,
     },
     /// Give an image one more name
-    Tag {
-        /// Name or id
-        image: String,
-        /// The new name
-        name: String,
-    },
+    Tag(TagArgs),
     /// Tell what this process sees of where it is, and whether that is as expected
     Verify(Box<VerifyArgs>),
     /// Print the version

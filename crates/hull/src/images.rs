@@ -1,15 +1,24 @@
-//! The store's commands: `images`, `import`, `rmi` and `info`.
+//! The store's commands: `hull image VERB`, and the verbs that have a short form.
+
+pub mod archive;
+pub mod args;
+mod filter;
+pub mod inspect;
+mod prune;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{Read, Write, stdin};
+use std::io::Write;
 use std::path::Path;
 
+use args::{ImageCommand, ListArgs, TagArgs};
+use filter::Filter;
 use hull_engine::Engine;
 use hull_engine::container::{self, Listed, State};
-use hull_image::{Image, ImportOptions, Reference, Removed, Store};
+use hull_image::{Image, Reference, Removed, Store};
 
 use crate::listing::{Listing, Row};
+use crate::pull::pull;
+use crate::push::push;
 use crate::report::Report;
 use crate::table;
 
@@ -17,6 +26,7 @@ const LISTING: Listing = Listing {
     columns: &[
         ("CreatedAt", "CREATED AT"),
         ("CreatedSince", "CREATED"),
+        ("Digest", "DIGEST"),
         ("ID", "IMAGE ID"),
         ("Repository", "REPOSITORY"),
         ("Size", "SIZE"),
@@ -24,63 +34,87 @@ const LISTING: Listing = Listing {
     ],
     usual: &["Repository", "Tag", "ID", "CreatedSince", "Size"],
 };
+const WITH_DIGESTS: Listing =
+    Listing { usual: &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"], ..LISTING };
 
-/// `hull images`: a row for each name, newest first; `quiet` gives short ids, each once. An image that cannot be read is
-/// the error behind the rows of the others.
-pub fn list(store: &Store, quiet: bool, format: Option<&str>) -> Result<i32, Report> {
+/// `hull image VERB`.
+pub fn image(engine: &Engine, store: &Store, command: &ImageCommand) -> Result<i32, Report> {
+    match command {
+        ImageCommand::History(args) => inspect::history(store, args),
+        ImageCommand::Import(args) => archive::import(store, args),
+        ImageCommand::Inspect(args) => inspect::inspect(store, args),
+        ImageCommand::Load(args) => archive::load(store, args),
+        ImageCommand::Ls(args) => list(store, args),
+        ImageCommand::Prune(args) => prune::prune(engine, store, args),
+        ImageCommand::Pull(args) => pull(store, args),
+        ImageCommand::Push(args) => push(store, args),
+        ImageCommand::Rm(args) => remove(engine, store, &args.images, args.force),
+        ImageCommand::Save(args) => archive::save(store, args),
+        ImageCommand::Tag(args) => tag(store, args),
+    }
+}
+
+/// `hull images`: a row for each name, newest first; `--quiet` gives ids, each once. An image that cannot be read is the
+/// error behind the rows of the others.
+pub fn list(store: &Store, args: &ListArgs) -> Result<i32, Report> {
+    let kinds = ["dangling", "label", "before", "since", "reference"];
+    let mut filter = Filter::parse(store, &args.filter, &kinds)?;
+    args.reference.iter().for_each(|pattern| filter.reference(pattern));
     let (mut images, damaged) = store.list()?;
+    images.retain(|image| filter.takes(image));
     images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
-    let told = match (quiet, format) {
-        (true, None) => images.iter().map(|image| format!("{}\n", image.id.short())).collect(),
-        _ => LISTING.render(format, &images.iter().flat_map(rows).collect::<Vec<_>>())?,
+    let rows: Vec<(&Image, Row)> = images.iter().flat_map(|image| rows(image, &filter, args)).collect();
+    let listing = if args.digests { WITH_DIGESTS } else { LISTING };
+    let told = match (args.quiet, &args.format) {
+        (true, None) => {
+            let mut ids: Vec<&Image> = rows.into_iter().map(|(image, _)| image).collect();
+            ids.dedup_by(|a, b| a.id == b.id);
+            ids.iter().map(|image| format!("{}\n", id(image, args))).collect()
+        }
+        (_, format) => {
+            listing.render(format.as_deref(), &rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>())?
+        }
     };
     say(&told)?;
     damaged.into_iter().next().map_or(Ok(0), |error| Err(error.into()))
 }
 
-fn rows(image: &Image) -> Vec<Row> {
+fn id<'a>(image: &'a Image, args: &ListArgs) -> &'a str {
+    if args.no_trunc { image.id.as_str() } else { image.id.short() }
+}
+
+fn rows<'a>(image: &'a Image, filter: &Filter, args: &ListArgs) -> Vec<(&'a Image, Row)> {
     let none = || "<none>".to_owned();
-    let row = |repository: String, tag: String| {
-        Row::new([
+    let row = |repository: String, tag: String, digest: String| {
+        let row = Row::new([
             ("CreatedAt", image.created.as_deref().map_or_else(|| "N/A".to_owned(), table::date)),
-            ("CreatedSince", created(image)),
-            ("ID", image.id.short().to_owned()),
+            ("CreatedSince", ago(filter::created(image))),
+            ("Digest", digest),
+            ("ID", id(image, args).to_owned()),
             ("Repository", repository),
             ("Size", table::size(image.size)),
             ("Tag", tag),
-        ])
+        ]);
+        (image, row)
     };
     if image.names.is_empty() {
-        return vec![row(none(), none())];
+        return if filter.wants_names() { Vec::new() } else { vec![row(none(), none(), none())] };
     }
-    let name = |name: &Reference| row(name.familiar_name(), name.tag().map_or_else(none, str::to_owned));
-    image.names.iter().map(name).collect()
+    let name = |name: &Reference| {
+        let origin = image.origins.iter().find(|(own, _)| own == name).map(|(_, digest)| digest.to_string());
+        row(name.familiar_name(), name.tag().map_or_else(none, str::to_owned), origin.unwrap_or_else(none))
+    };
+    image.names.iter().filter(|name| filter.takes_name(name)).map(name).collect()
 }
 
-fn created(image: &Image) -> String {
-    let when = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+/// How long ago that was, in Docker's words.
+fn ago(when: Option<jiff::Timestamp>) -> String {
     when.map_or_else(|| "N/A".to_owned(), |when| table::ago(jiff::Timestamp::now().as_second() - when.as_second()))
 }
 
-/// `hull import`: the image's id on standard output.
-pub fn import(store: &Store, file: &Path, name: &str) -> Result<i32, Report> {
-    let name: Reference = name.parse()?;
-    let tar: Box<dyn Read> = match file.to_str() {
-        Some("-") => Box::new(stdin().lock()),
-        _ => Box::new(File::open(file).map_err(|error| Report::host(format!("read {}", file.display()), error))?),
-    };
-    let shown = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
-    let image = store.import(tar, &name, ImportOptions::default()).map_err(|error| match error {
-        // The store knows no file, only bytes.
-        hull_image::Error::Archive { why } => Report::host(format!("import {shown}"), why),
-        error => error.into(),
-    })?;
-    say(&format!("{}\n", image.id))
-}
-
 /// `hull tag`.
-pub fn tag(store: &Store, image: &str, name: &str) -> Result<i32, Report> {
-    store.tag(image, &name.parse()?)?;
+pub fn tag(store: &Store, args: &TagArgs) -> Result<i32, Report> {
+    store.tag(&args.image, &args.name.parse()?)?;
     Ok(0)
 }
 

@@ -69,8 +69,12 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Run(args) => run(&engine, *args),
         Command::Build(args) => build(&engine, &args),
         Command::Demo(args) => demo::demo(&engine, &store(&engine)?, &args),
-        Command::Images { quiet, format } => images::list(&store(&engine)?, quiet, format.as_deref()),
-        Command::Import { file, name } => images::import(&store(&engine)?, &file, &name),
+        Command::History(args) => images::inspect::history(&store(&engine)?, &args),
+        Command::Image { command } => images::image(&engine, &store(&engine)?, &command),
+        Command::Images(args) => images::list(&store(&engine)?, &args),
+        Command::Import(args) => images::archive::import(&store(&engine)?, &args),
+        Command::Inspect(args) => images::inspect::inspect(&store(&engine)?, &args),
+        Command::Load(args) => images::archive::load(&store(&engine)?, &args),
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::logout(&args),
         Command::Oci { arguments } => Ok(oci::oci([vec!["hull oci".into()], arguments].concat())),
@@ -84,9 +88,10 @@ fn hull(cli: Cli) -> Result<i32, Report> {
             root_only()?;
             containers::remove(&engine, &containers, force)
         }
-        Command::Rmi { force, images } => images::remove(&engine, &store(&engine)?, &images, force),
+        Command::Rmi(args) => images::remove(&engine, &store(&engine)?, &args.images, args.force),
+        Command::Save(args) => images::archive::save(&store(&engine)?, &args),
         Command::Info => images::info(&engine, &store(&engine)?),
-        Command::Tag { image, name } => images::tag(&store(&engine)?, &image, &name),
+        Command::Tag(args) => images::tag(&store(&engine)?, &args),
         Command::Verify(args) => verify::verify(&args),
         Command::System { command: SystemCommand::Check { repair } } => {
             root_only()?;

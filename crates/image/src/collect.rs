@@ -258,7 +258,7 @@ impl Store {
         let mut reach = Reach::default();
         let mut seen = BTreeSet::new();
         for entry in index.manifests.iter().filter(|entry| wanted(&entry.digest) && seen.insert(&*entry.digest)) {
-            reach.add(&self.load(&index, entry)?);
+            reach.add(&self.listed(&index, entry)?);
         }
         Ok(reach)
     }
@@ -417,7 +417,7 @@ impl Store {
         let mut whole = true;
         let mut seen = BTreeSet::new();
         for entry in &index.manifests {
-            let listed = match self.load(&index, entry) {
+            let listed = match self.listed(&index, entry) {
                 Ok(listed) => listed,
                 Err(error) => {
                     whole = false;

@@ -395,7 +395,7 @@ impl Store {
         let index = parse_index(&data)?;
         let entry = index.manifests.iter().find(|entry| entry.digest == manifest.digest);
         let gone = || Error::NotFound { name: manifest.digest.clone() };
-        self.load(&index, entry.ok_or_else(gone)?)?.images.into_iter().next().ok_or_else(gone)
+        self.listed(&index, entry.ok_or_else(gone)?)?.images.into_iter().next().ok_or_else(gone)
     }
 }
 

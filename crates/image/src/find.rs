@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use oci_spec::image::ImageConfiguration;
+use serde_json::{Value, json};
 
 use crate::document::{self, CONFIG, DOCKER_CONFIG, Descriptor, Index, IndexEntry, Manifest, Target};
 use crate::error::{Error, Result};
@@ -49,6 +50,22 @@ impl Image {
     /// The digests of its layers' plain archives, lowest first.
     pub fn diff_ids(&self) -> &[Digest] {
         &self.diff_ids
+    }
+
+    /// Bytes of its layers as they are stored, lowest first.
+    pub fn layer_sizes(&self) -> Vec<u64> {
+        self.layers.iter().map(|layer| layer.size).collect()
+    }
+
+    /// What leads to it in the store's index: its manifest's digest, or that of an index.
+    pub fn listed(&self) -> &Digest {
+        &self.listed
+    }
+
+    /// The descriptor of its manifest.
+    pub fn descriptor(&self) -> Value {
+        let blob = &self.manifest_blob;
+        json!({ "mediaType": blob.media_type, "digest": blob.digest.as_str(), "size": blob.size })
     }
 }
 
@@ -95,7 +112,7 @@ impl Store {
             let mut found = Vec::new();
             let mut empty = None;
             for entry in index.manifests.iter().filter(|entry| is_named(entry, reference)) {
-                let images = self.load(&index, entry)?.images;
+                let images = self.listed(&index, entry)?.images;
                 empty = empty.or(images.is_empty().then_some(&entry.digest));
                 found.extend(images);
             }
@@ -130,10 +147,10 @@ impl Store {
 
     fn find_digest(&self, index: &Index<'_>, digest: &Digest) -> Result<Vec<Image>> {
         if let Some(entry) = index.manifests.iter().find(|entry| entry.digest == digest.as_str()) {
-            return Ok(self.load(index, entry)?.images);
+            return Ok(self.listed(index, entry)?.images);
         }
         for entry in &index.manifests {
-            let images = self.load(index, entry)?.images;
+            let images = self.listed(index, entry)?.images;
             if let Some(image) = images.into_iter().find(|image| image.id == *digest || image.manifest == *digest) {
                 return Ok(vec![image]);
             }
@@ -162,7 +179,7 @@ impl Store {
         let mut seen = BTreeSet::new();
         let (mut images, mut damaged) = (Vec::new(), Vec::new());
         for entry in index.manifests.iter().filter(|entry| seen.insert(&*entry.digest)) {
-            match self.load(&index, entry) {
+            match self.listed(&index, entry) {
                 Ok(listed) => images.extend(listed.images),
                 Err(error) => damaged.push(error),
             }
@@ -170,7 +187,7 @@ impl Store {
         Ok((images, damaged))
     }
 
-    pub(crate) fn load(&self, index: &Index<'_>, entry: &IndexEntry<'_>) -> Result<Listed> {
+    pub(crate) fn listed(&self, index: &Index<'_>, entry: &IndexEntry<'_>) -> Result<Listed> {
         let ours = || index.manifests.iter().filter(|other| other.digest == entry.digest);
         let found = Found {
             listed: entry.digest.parse()?,

@@ -231,7 +231,7 @@ impl Piece<'_> {
 }
 
 /// A file of the store's that nothing leads to but the descriptor.
-fn scratch(staging: &Staging) -> Result<File> {
+pub(crate) fn scratch(staging: &Staging) -> Result<File> {
     let name = c"packed";
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(staging.folder()?, name, flags, Mode::from_raw_mode(0o600));

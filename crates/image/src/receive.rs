@@ -251,12 +251,12 @@ impl<'a> Incoming<'a> {
         &self.layers
     }
 
-    /// Makes the image visible under `name`, with everything it needs. `origin` is the digest that the name's registry has it
+    /// Makes the image visible under `name`, or without one, with everything it needs. `origin` is the digest that the name's registry has it
     /// under, of an index that led to it or its own; the image is found by that digest too.
     ///
     /// # Errors
     /// A part that was not received whole; the kernel's. The store is then as it was.
-    pub fn publish(self, parts: Vec<Part<'a>>, name: &Reference, origin: Option<&Digest>) -> Result<Image> {
+    pub fn publish(self, parts: Vec<Part<'a>>, name: Option<&Reference>, origin: Option<&Digest>) -> Result<Image> {
         let staging = self.store.staging()?;
         let mut pending = Pending::new(&staging);
         let manifest = pending.document(self.store, &self.manifest.0.media_type, &self.manifest.1)?;
@@ -309,15 +309,21 @@ impl<'a> Incoming<'a> {
     }
 
     /// Needs the lock.
-    fn list(&self, manifest: &Descriptor, name: &Reference, origin: Option<&Digest>) -> Result<()> {
-        let mut annotations = json!({ REF_NAME: name.to_string() });
-        if let Some(origin) = origin {
-            annotations[REF_DIGEST] = origin.as_str().into();
-        }
-        let entry = json!({
-            "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size,
-            "platform": self.platform, "annotations": annotations,
+    fn list(&self, manifest: &Descriptor, name: Option<&Reference>, origin: Option<&Digest>) -> Result<()> {
+        let mut entry = json!({
+            "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size, "platform": self.platform,
         });
+        let Some(name) = name else {
+            return self.store.change_index(|entries| {
+                if !entries.iter().any(|other| other["digest"] == entry["digest"]) {
+                    entries.push(entry);
+                }
+            });
+        };
+        entry["annotations"] = json!({ REF_NAME: name.to_string() });
+        if let Some(origin) = origin {
+            entry["annotations"][REF_DIGEST] = origin.as_str().into();
+        }
         self.store.change_index(|entries| {
             if entries.contains(&entry) {
                 return;

@@ -54,7 +54,7 @@ fn receive(store: &Store, remote: &Remote, name: &str) -> Result<Image> {
         let rest = rest(remote, part);
         part.receive(rest)?;
     }
-    incoming.publish(parts, &name.parse()?, None)
+    incoming.publish(parts, Some(&name.parse()?), None)
 }
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -126,7 +126,7 @@ fn an_interrupted_download_is_kept_and_a_wrong_one_is_not() {
     let mut parts = incoming.parts(&mut |_| ()).expect("parts");
     assert_eq!(parts[0].have(), 0);
     parts[0].receive(&remote.bytes[0][..]).expect("received");
-    incoming.publish(parts, &"x".parse().expect("a name"), None).expect("published");
+    incoming.publish(parts, Some(&"x".parse().expect("a name")), None).expect("published");
 }
 
 #[test]
@@ -141,14 +141,14 @@ fn a_second_receiver_waits_and_finds_the_work_done() {
             let incoming = incoming(&store, &remote);
             let parts = incoming.parts(&mut |digest| heard.send(digest.clone()).expect("a listener"))?;
             assert!(parts.is_empty(), "{parts:?}");
-            incoming.publish(parts, &"y".parse()?, None)
+            incoming.publish(parts, Some(&"y".parse()?), None)
         });
         waiting.recv().expect("it waits");
         for part in &mut parts {
             let rest = rest(&remote, part);
             part.receive(rest).expect("received");
         }
-        first.publish(parts, &"x".parse().expect("a name"), None).expect("published");
+        first.publish(parts, Some(&"x".parse().expect("a name")), None).expect("published");
         let image = second.join().expect("a thread").expect("published");
         assert_eq!(image.names.len(), 2);
     });
@@ -162,7 +162,7 @@ fn an_image_is_found_by_the_digest_of_its_index_and_keeps_its_other_names() {
     receive(&store, &remote, "x:1").expect("received");
     let name = format!("docker.io/library/x@{index}");
     let again = incoming(&store, &remote);
-    again.publish(Vec::new(), &name.parse().expect("a name"), Some(&index)).expect("published");
+    again.publish(Vec::new(), Some(&name.parse().expect("a name")), Some(&index)).expect("published");
     let found = store.find(&name).expect("a store").expect("found");
     assert_eq!(found.names.len(), 2);
     assert!(store.find(&format!("x:1@{index}")).expect("a store").is_some());

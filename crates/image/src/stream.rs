@@ -76,7 +76,7 @@ impl Packing {
         Ok(Self::told_by(&start[..length]))
     }
 
-    fn told_by(start: &[u8]) -> Self {
+    pub(crate) fn told_by(start: &[u8]) -> Self {
         if start.starts_with(&[0x1f, 0x8b]) {
             Packing::Gzip
         } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(start) {

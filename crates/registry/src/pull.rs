@@ -93,7 +93,7 @@ fn from_source(
     // All of it appears at once.
     let new = !parts.is_empty() || store.find(&found.digest.to_string())?.is_none();
     let name = listed_name(name)?;
-    let image = incoming.publish(parts, &name, Some(&found.digest))?;
+    let image = incoming.publish(parts, Some(&name), Some(&found.digest))?;
     Ok(Pulled { image, name, digest: found.digest, new })
 }
 
