@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hull_tests::bundle::Bundle;
-use hull_tests::{Said, eventually};
+use hull_tests::{Said, eventually, skipped};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::{Value, json};
 
@@ -197,21 +197,53 @@ fn a_process_file_says_all_of_it() {
     end(&bundle, id);
 }
 
+/// The group in v1's hierarchy of processes; none where v2 has that controller.
+fn v1_pids(bundle: &Bundle, id: &str) -> Option<PathBuf> {
+    bundle.groups(id).into_iter().find(|group| group.to_string_lossy().contains("/pids/"))
+}
+
 #[test]
 fn groups_below_the_containers_are_entered_by_name() {
     let bundle = Bundle::new("exec sleep 1000");
     let id = &*bundle.id("sub");
     bundle.start(id);
-    let pids = bundle.groups(id).into_iter().find(|group| group.to_string_lossy().contains("/pids/"));
-    let pids = pids.expect("the usual machine has v1's pids");
-    fs::create_dir(pids.join("below")).unwrap();
-    let said = bundle.exec(&["--cgroup", "pids:below"], id, "cat /proc/self/cgroup");
+    let (group, named) = match v1_pids(&bundle, id) {
+        Some(group) => (group, "pids:below"),
+        None => (bundle.groups(id).remove(0), "below"),
+    };
+    fs::create_dir(group.join("below")).unwrap();
+    let said = bundle.exec(&["--cgroup", named], id, "cat /proc/self/cgroup");
     let lines: Vec<&str> = said.out.lines().collect();
     assert_eq!(lines.iter().filter(|line| line.ends_with("/below")).count(), 1, "{said:?}");
-    assert!(lines.iter().any(|line| line.contains(":pids:") && line.ends_with("/below")), "{said:?}");
-    failed(&bundle.exec(&["--cgroup", "below"], id, "true"), "/below");
+    let meant = |line: &&str| line.ends_with("/below") && (line.contains(":pids:") || line.starts_with("0::"));
+    assert!(lines.iter().any(meant), "{said:?}");
+    failed(&bundle.exec(&["--cgroup", "not-there"], id, "true"), "/not-there");
     failed(&bundle.exec(&["--cgroup", "pids:../other"], id, "true"), "bad sub cgroup path");
     failed(&bundle.exec(&["--cgroup", "none:below"], id, "true"), "unknown controller none");
+    end(&bundle, id);
+}
+
+/// What systemd does in a container: it moves to a group of its own and passes controllers on, after which v2 lets no process
+/// into the container's group itself.
+#[test]
+fn where_the_container_passes_controllers_on_it_is_beside_the_first_process() {
+    let bundle = Bundle::new("exec sleep 1000");
+    let id = &*bundle.id("inner");
+    bundle.start(id);
+    if v1_pids(&bundle, id).is_some() {
+        skipped(
+            "where_the_container_passes_controllers_on_it_is_beside_the_first_process",
+            "the controllers are on cgroup v1",
+        );
+    } else {
+        let group = bundle.groups(id).remove(0);
+        let own = group.join("init.scope");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("cgroup.procs"), pid(&bundle, id).to_string()).unwrap();
+        fs::write(group.join("cgroup.subtree_control"), "+pids +memory").unwrap();
+        let exec = detached(&bundle, &[], &[id, "sleep", "1000"]);
+        assert!(groups(exec).trim_end().ends_with("/init.scope"), "{}", groups(exec));
+    }
     end(&bundle, id);
 }
 
