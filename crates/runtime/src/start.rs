@@ -44,11 +44,7 @@ pub(crate) fn wait(listener: OwnedFd) -> Result<Line> {
 /// # Errors
 /// None but those of a machine without procfs.
 pub fn is_waited_for(folder: BorrowedFd<'_>) -> Result<bool> {
-    match sync::connect(&path(folder)) {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.errno(), Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
-        Err(error) => Err(error).doing(|| "look whether the container waits".to_owned()),
-    }
+    sync::is_held(&path(folder)).doing(|| "look whether the container waits".to_owned())
 }
 
 /// Lets the command run, and waits until it does.

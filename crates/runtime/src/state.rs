@@ -6,6 +6,7 @@
 //! Source: runtime-spec, runtime.md "State", "Lifecycle".
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,6 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hull_sys::fs::CWD;
 use hull_sys::{Errno, process};
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -201,6 +203,15 @@ impl Folder {
         Ok(ids)
     }
 
+    /// The user that it belongs to.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn owner(&self) -> Result<u32> {
+        let stat = hull_sys::fs::fstat(self.folder.as_fd());
+        Ok(stat.doing(|| format!("look at {}", self.path.display()))?.st_uid)
+    }
+
     /// As a descriptor, for [`start`].
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.folder.as_fd()
@@ -352,7 +363,9 @@ pub fn start_time(pid: i32) -> Option<u64> {
 
 /// The start time, and whether only the exit status is left, from /proc/PID/stat (proc_pid_stat(5)).
 fn look(pid: i32) -> Option<(u64, bool)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let path = CString::new(format!("/proc/{pid}/stat")).ok()?;
+    let stat = hull_sys::fs::read_file(CWD, &path, 4096).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
     // The name, in parentheses, may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some((fields.get(19)?.parse().ok()?, matches!(*fields.first()?, "Z" | "X")))

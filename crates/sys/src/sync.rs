@@ -64,14 +64,28 @@ pub fn connect(path: &CStr) -> Result<Line> {
     Ok(Line(socket))
 }
 
+/// Whether somebody holds the socket that was made by [`listen`], without that he notices: a socket of another type can be
+/// connected to no such one, and the kernel says so only where there is one (`unix(7)`).
+pub fn is_held(path: &CStr) -> Result<bool> {
+    let socket = new_socket(SocketType::STREAM, "SOCK_STREAM|SOCK_CLOEXEC")?;
+    let address =
+        rustix::net::SocketAddrUnix::new(path).map_err(|errno| Error::new("connect", format!("{path:?}"), errno))?;
+    let answer = call("connect", &[Arg::fd(&socket), Arg::cstr(path)], || rustix::net::connect(&socket, &address));
+    match answer {
+        Err(error) if error.errno() == Errno::PROTOTYPE => Ok(true),
+        Err(error) if matches!(error.errno(), Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
 fn socket() -> Result<OwnedFd> {
-    let mut made = None;
-    call("socket", &[Arg::Text("AF_UNIX"), Arg::Text("SOCK_SEQPACKET|SOCK_CLOEXEC"), Arg::Int(0)], || {
-        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-        made = Some(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?);
-        Ok(())
-    })?;
-    made.ok_or_else(|| Error::new("socket", "", Errno::IO))
+    new_socket(SocketType::SEQPACKET, "SOCK_SEQPACKET|SOCK_CLOEXEC")
+}
+
+fn new_socket(kind: SocketType, text: &str) -> Result<OwnedFd> {
+    call("socket", &[Arg::Text("AF_UNIX"), Arg::Text(text), Arg::Int(0)], || {
+        rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+    })
 }
 
 impl Line {

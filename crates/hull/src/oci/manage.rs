@@ -10,6 +10,7 @@ use std::process::Command;
 use hull_runtime::Class;
 use hull_runtime::cgroup::{Cgroup, Host};
 use hull_runtime::hooks;
+use hull_runtime::passwd;
 use hull_runtime::state::{self, Folder, State, Status};
 use hull_sys::{process, signal};
 use serde::Serialize;
@@ -19,8 +20,6 @@ use super::log::Log;
 use crate::report::Report;
 
 const SIGKILL: i32 = 9;
-/// Whose containers these are: without root there are none yet.
-const OWNER: &str = "root";
 
 fn say(text: &str) -> Result<i32, Report> {
     let written = std::io::stdout().write_all(text.as_bytes());
@@ -48,7 +47,7 @@ struct Told<'a> {
     created: &'a str,
     #[serde(skip_serializing_if = "HashMap::is_empty")]
     annotations: &'a HashMap<String, String>,
-    owner: &'static str,
+    owner: &'a str,
 }
 
 fn told(state: &State, status: Status) -> Told<'_> {
@@ -177,29 +176,40 @@ pub fn groups(state: &State) -> Result<Cgroup, Report> {
 
 /// `list`.
 pub fn list(root: &Path, format: Shape, quiet: bool) -> Result<i32, Report> {
+    // Of the host, and only for its names; who has none there is told by his number.
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut all = Vec::new();
     for id in Folder::ids(root)? {
-        match find(root, &id) {
-            Ok((_, state, status)) => all.push((state, status)),
+        let found = find(root, &id)
+            .and_then(|(folder, state, status)| Ok((state, status, name_of(folder.owner()?, &passwd))));
+        match found {
+            Ok(one) => all.push(one),
             // Deleted meanwhile, or not to be read: the others are told all the same.
             Err(report) => eprintln!("hull-oci: {id}: {}", report.message()),
         }
     }
     if quiet {
-        return say(&all.iter().map(|(state, _)| format!("{}\n", state.id)).collect::<String>());
+        return say(&all.iter().map(|(state, ..)| format!("{}\n", state.id)).collect::<String>());
     }
     if format == Shape::Json {
-        let one = |(state, status): &(State, Status)| Told { owner: OWNER, ..told(state, *status) }.into_json();
+        let one =
+            |(state, status, owner): &(State, Status, String)| Told { owner, ..told(state, *status) }.into_json();
         return say(&array(&all.iter().map(one).collect::<Result<Vec<_>, _>>()?));
     }
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-    rows.extend(all.iter().map(|(state, status)| {
+    rows.extend(all.iter().map(|(state, status, owner)| {
         let pid = if *status == Status::Stopped { 0 } else { state.pid };
         let bundle = state.bundle.display().to_string();
         let (id, created) = (state.id.clone(), state.created.clone());
-        [id, pid.to_string(), status.word().to_owned(), bundle, created, OWNER.to_owned()]
+        [id, pid.to_string(), status.word().to_owned(), bundle, created, owner.clone()]
     }));
     say(&table(&rows))
+}
+
+/// The name of a user in the text of a passwd.
+fn name_of(uid: u32, passwd: &str) -> String {
+    let entry = passwd::entries(passwd).find(|fields| fields[2].parse() == Ok(uid));
+    entry.map_or_else(|| format!("#{uid}"), |fields| fields[0].to_owned())
 }
 
 /// runc's table: a column is twelve characters wide, or three more than what is in it; the last one as it comes.

@@ -18,9 +18,12 @@ use crate::error::{Doing, Error, Result};
 /// # Errors
 /// The group that says so cannot be read.
 pub fn is_frozen(paths: &[PathBuf]) -> Result<bool> {
+    // Most hierarchies of v1 have no such file; that of the freezer mostly has its name.
+    let (named, others): (Vec<_>, Vec<_>) =
+        paths.iter().partition(|path| path.components().any(|part| part.as_os_str() == "freezer"));
     // v1's comes first: in a hybrid layout it is the one that holds the processes.
     for (file, frozen) in [("freezer.state", &["FROZEN", "FREEZING"][..]), ("cgroup.events", &["frozen 1"])] {
-        for path in paths.iter().map(|path| path.join(file)) {
+        for path in named.iter().chain(&others).map(|path| path.join(file)) {
             match fs::read_file(CWD, &c_path(&path), 4096) {
                 Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NODEV) => {}
                 text => {
