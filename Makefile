@@ -7,8 +7,9 @@ CARGO ?= cargo
 VM ?= ../shared/vm/vm
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hull
 BUILD_PACKAGES := gcc libc6-dev
-PACKAGES := apache2-utils busybox-static catatonit chromium docker-registry docker.io golang libarchive-tools netavark openssl \
-	podman procps python3 runc skopeo strace time umoci zstd
+PACKAGES := apache2-utils busybox-static catatonit chromium docker-registry docker.io golang golang-github-google-uuid-dev \
+	golang-github-opencontainers-runtime-tools-dev libarchive-tools netavark openssl podman procps python3 runc skopeo strace \
+	time umoci zstd
 BENCH_PACKAGES := crun gcc libc6-dev docker.io runc mmdebstrap python3
 VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs cpio
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
@@ -23,7 +24,7 @@ need = @missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: help build run bash verify install test test-vm mutants lint bench deps run-deps vm-deps bench-deps demo-base demo-image
+.PHONY: help build run bash verify install test test-vm mutants lint conformance bench deps run-deps vm-deps bench-deps demo-base demo-image
 # What a target needs is installed before it is built.
 .NOTPARALLEL:
 
@@ -93,6 +94,9 @@ lint: ## rustfmt and clippy, warnings are errors
 
 bench-deps:
 	$(call need,$(BENCH_PACKAGES))
+
+conformance: deps bench-deps build ## the table of docs/compatibility.md: OCI runtime-tools under hull, runc and crun
+	CACHE=$(CACHE) tests/conformance/run --table hull runc crun
 
 bench: deps bench-deps build ## hull beside crun and docker, alternating, as ratios of medians in one table
 	CACHE=$(CACHE) bench/all

@@ -31,6 +31,7 @@ mod login;
 mod manifests;
 mod nested;
 mod oci;
+mod oci_conformance;
 mod oci_events;
 mod oci_exec;
 mod oci_flags;

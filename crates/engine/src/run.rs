@@ -126,7 +126,7 @@ pub fn contain(
     let stdio = streams.stdio()?;
     // A terminal has to be connected before anything is written to it.
     let start = if matches!(stdio, Stdio::Terminal) { Start::WhenTold } else { Start::AtOnce };
-    let inputs = Inputs { root, cgroup: &group, stdio, start, about: About::default() };
+    let inputs = Inputs { root, cgroup: &group, stdio, start, about: About::default(), place: None };
     let mut created = hull_runtime::create(&plan, inputs)?;
     if let Err(error) = meanwhile().and_then(|()| streams.connect(&mut created)) {
         created.abandon();

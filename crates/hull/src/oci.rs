@@ -334,7 +334,10 @@ fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
         return refuse("--systemd-cgroup");
     }
     let caller = Caller::look(oci.rootless)?;
-    let root = &oci.root.map_or_else(Caller::root, Ok)?;
+    let root = oci.root.map_or_else(Caller::root, Ok)?;
+    // A bundle's folder becomes the current one.
+    let root =
+        &std::path::absolute(&root).map_err(|error| Report::host(format!("find {}", root.display()), error))?;
     let call = Call { root, caller, log };
     match oci.verb {
         Verb::Create(args) => create::create(&call, &args).map(|()| 0),

@@ -16,6 +16,7 @@
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use hull_sys::ns::{Fork, Namespaces};
 use hull_sys::sync;
@@ -30,6 +31,7 @@ use crate::join;
 use crate::lsm;
 use crate::mounts;
 use crate::plan::Plan;
+use crate::rootfs;
 
 /// What a creation takes besides the plan: things that live, and that the child inherits.
 pub struct Inputs<'a> {
@@ -43,6 +45,9 @@ pub struct Inputs<'a> {
     pub start: Start,
     /// What hooks are told of the container.
     pub about: About,
+    /// An empty folder of the container's own, absolute, for the root where the mount namespace is not new. Whoever gives
+    /// it takes away what stays mounted there, as [`crate::state::Folder::delete`] does.
+    pub place: Option<PathBuf>,
 }
 
 /// When the command is executed, all else being done.
@@ -72,12 +77,17 @@ pub enum Stdio {
 /// it had made went with its namespaces.
 pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     out_of_reach()?;
+    if rootfs::is_shared(plan) && inputs.place.is_none() {
+        let cause = "without a mount namespace of its own it would change the caller's mounts";
+        return Err(Error::invalid("create the container", cause));
+    }
     if let Some(profile) = &plan.process.apparmor {
         lsm::check(profile)?;
     }
     trace::stage(
         "open what the host lends",
-        "Bind sources are host paths. They are opened now, as detached copies, while the host's tree is still in view.",
+        "What only this side may open is opened now, as a detached copy: the sources of binds for a container that has no \
+         rights outside of its user namespace.",
     );
     let sources = mounts::open_sources(plan)?;
     // A copy of a shared mount is its peer: what is mounted in the container would appear on the host.

@@ -3,11 +3,11 @@
 //! The process is alone (no threads), in its new namespaces, and holds what its parent opened for it. Everything it
 //! does was computed before; here are only the calls, and the reasons for their order.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use hull_sys::fs::{self, CWD};
-use hull_sys::mount::{self, MountAttrFlags, MoveMountFlags};
+use hull_sys::fs;
+use hull_sys::mount::{self, MountAttrFlags};
 use hull_sys::ns::{self, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::Line;
@@ -82,10 +82,10 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         net::loopback_up().doing(|| "bring the loopback interface up".to_owned())?;
     }
 
-    let root = rootfs::attach(inputs.root)?;
+    let root = rootfs::attach(plan, inputs.root, inputs.place.as_deref())?;
     let proc = match plan.sysctl.is_empty() && plan.process.apparmor.is_none() {
         true => None,
-        false => Some(private_proc()?),
+        false => Some(private_proc(plan)?),
     };
     let groups = inputs.cgroup.view();
     let (mut files, mut late) = (None, Vec::new());
@@ -95,17 +95,16 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
         "Each mount is made detached and moved onto a handle inside the new root, so no link of the image can lead \
          a mount elsewhere.",
     );
-    for (step, source) in plan.mounts.iter().zip(&sources) {
+    for (step, opened) in plan.mounts.iter().zip(sources) {
         match step.what {
             What::Cgroup => view::mount(&root, step, &groups, plan.namespaces.has(Namespaces::CGROUP))?,
             What::File { ref text } => own_file(&root, step, text, &mut files)?,
             _ => {
-                let made = mounts::perform(&root, step, source.as_ref())?;
+                let made = mounts::perform(&root, step, mounts::source(plan, step, opened)?.as_ref())?;
                 late.extend(mounts::freezes_late(step).then_some((step, made)));
             }
         }
     }
-    drop(sources);
     // After all mounts, for a node may belong on one of them.
     devices::make(&root, plan)?;
     let stdio = match inputs.stdio {
@@ -182,17 +181,17 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
 
 /// A procfs of our PID namespace that no path of the container leads to: what is written through it cannot be led
 /// elsewhere by mounts of the image (CVE-2019-16884, CVE-2025-52881).
-fn private_proc() -> Result<OwnedFd> {
+///
+/// It lies over a folder of the host's, so that it goes with the old root: the kernel waits for a grace period whenever
+/// mounts are taken away, and a detached one that is closed would be a second time. Where others see the folder, it stays
+/// detached.
+fn private_proc(plan: &Plan) -> Result<OwnedFd> {
     let doing = || "make a private procfs".to_owned();
     let proc = mount::new_filesystem(c"proc", None, &[], MountAttrFlags::empty()).doing(doing)?;
-    out_of_sight(proc.as_fd(), c"/proc").doing(doing)?;
+    if !rootfs::is_shared(plan) {
+        rootfs::move_to(proc.as_fd(), c"/proc").doing(doing)?;
+    }
     Ok(proc)
-}
-
-/// Lays a mount over a folder of the host's, in this namespace, so that it goes with the old root: the kernel waits for a
-/// grace period whenever mounts are taken away, and a detached one that is closed would be a second time.
-fn out_of_sight(mount: BorrowedFd<'_>, over: &CStr) -> hull_sys::Result<()> {
-    mount::move_mount(mount, c"", CWD, over, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// A small file that is the container's own: nothing on the host names it, and it cannot grow beyond its file system,
@@ -205,7 +204,7 @@ fn own_file(root: &Root, step: &MountStep, text: &[u8], files: &mut Option<Owned
             let options = [(c"mode", c"755"), (c"size", c"1m"), (c"nr_inodes", c"16")];
             let made = mounts::tmpfs(&options, MountAttrFlags::empty()).doing(doing)?;
             // Before Linux 6.15 only what is attached can be copied. Not over /proc, which lookups may need.
-            out_of_sight(made.as_fd(), c"/sys").doing(doing)?;
+            rootfs::move_to(made.as_fd(), c"/sys").doing(doing)?;
             files.insert(made)
         }
     };

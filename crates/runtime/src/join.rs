@@ -102,7 +102,6 @@ fn refuse_changes(plan: &Plan, kind: Namespaces) -> Result<()> {
     let named = match kind {
         Namespaces::UTS if plan.hostname.is_some() => Some("set the host name".to_owned()),
         Namespaces::UTS if plan.domainname.is_some() => Some("set the domain name".to_owned()),
-        Namespaces::MOUNT => Some("create the container".to_owned()),
         _ => sysctl.map(|sysctl| format!("set the sysctl {}", sysctl.name.to_string_lossy())),
     };
     match named {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use hull_sys::mount::{self, MountAttr, MountAttrFlags};
+use hull_sys::ns::Namespaces;
 use hull_sys::path::Root;
 use hull_sys::{Errno, fs};
 use rustix::fs::{FileType, OFlags};
@@ -16,24 +17,38 @@ use crate::{copyup, idmap};
 
 const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
 
-/// The sources that only the parent can see: one entry per mount step, `Some` for binds.
+/// The sources that only the parent can open: one entry per mount step.
 pub(crate) type Sources = Vec<Option<OwnedFd>>;
 
-/// Clones the trees of all bind mounts, in the parent, where the host's paths still mean something and the rights to
-/// change the host's mounts are there.
+/// Clones the trees of those bind mounts that the child could not, in the parent: it has the rights over the host's mounts,
+/// and its mounts are the host's peers. All others are cloned when it is their turn, because the table of mounts is in the
+/// order in which they came to be.
 pub(crate) fn open_sources(plan: &Plan) -> Result<Sources> {
-    const SHARED: u64 = mount::MountPropagationFlags::SHARED.bits() as u64;
-    let shared_root = plan.root_propagation.is_some_and(|(kind, _)| kind == SHARED);
-    plan.mounts
-        .iter()
-        .map(|step| match &step.what {
-            What::Bind { source, recursive } => open_source(plan, step, source, *recursive, shared_root).map(Some),
-            _ => Ok(None),
-        })
-        .collect()
+    let namespaces = &plan.namespaces;
+    let all = namespaces.has(Namespaces::USER) || namespaces.joins(Namespaces::MOUNT) || has_shared_root(plan);
+    let open = |step: &MountStep| match step.what {
+        What::Bind { ref source, recursive } if all || step.ids.is_some() => {
+            open_source(plan, step, source, recursive).map(Some)
+        }
+        _ => Ok(None),
+    };
+    plan.mounts.iter().map(open).collect()
 }
 
-fn open_source(plan: &Plan, step: &MountStep, source: &Path, recursive: bool, shared_root: bool) -> Result<OwnedFd> {
+/// The tree of a bind: what the parent has opened, else it is cloned now.
+pub(crate) fn source(plan: &Plan, step: &MountStep, opened: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
+    match (opened, &step.what) {
+        (None, What::Bind { source, recursive }) => open_source(plan, step, source, *recursive).map(Some),
+        (opened, _) => Ok(opened),
+    }
+}
+
+fn has_shared_root(plan: &Plan) -> bool {
+    const SHARED: u64 = mount::MountPropagationFlags::SHARED.bits() as u64;
+    plan.root_propagation.is_some_and(|(kind, _)| kind == SHARED)
+}
+
+fn open_source(plan: &Plan, step: &MountStep, source: &Path, recursive: bool) -> Result<OwnedFd> {
     let doing = || format!("mount {} at {}", source.display(), step.destination.display());
     let path = CString::new(source.as_os_str().as_bytes())
         .map_err(|_| Error::invalid(doing(), "the source's name holds a NUL"))?;
@@ -50,7 +65,7 @@ fn open_source(plan: &Plan, step: &MountStep, source: &Path, recursive: bool, sh
             Error::setup(format!("map the ids of {}", source.display()), error).hint(hint)
         })?;
     }
-    for (recursive, attr) in step.options.changes(shared_root) {
+    for (recursive, attr) in step.options.changes(has_shared_root(plan)) {
         mount::mount_setattr(tree.as_fd(), c"", recursive, attr).doing(doing)?;
     }
     Ok(tree)

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hull_sys::fs::CWD;
+use hull_sys::ns::Namespaces;
 use hull_sys::{Errno, process};
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,12 +25,15 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{self, Cgroup, Host};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, About, Hook};
+use crate::plan::{Join, Plan};
+use crate::rootfs;
 use crate::spec;
 use crate::start;
 
 const STATE: &str = "state.json";
 const SPEC: &str = "config.json";
 const LOCK: &str = "lock";
+const ROOT: &str = "root";
 /// The id is the name of a folder, here and in the control groups.
 const LONGEST: usize = 255;
 const SIGKILL: i32 = 9;
@@ -64,6 +68,9 @@ pub struct State {
     /// The limits in force.
     #[serde(default)]
     pub resources: LinuxResources,
+    /// The mount namespace that it joined, if it joined one.
+    #[serde(default)]
+    pub joined_mounts: Option<PathBuf>,
     /// Hooks for when the command runs.
     #[serde(default)]
     pub poststart: Vec<Hook>,
@@ -320,7 +327,34 @@ impl Folder {
         Ok(hooks::run_all(&state.poststop, &state.about(), "stopped", 0))
     }
 
+    /// The place for the root of a container whose mount namespace is not new; such a root is seen by others there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn place(&self, plan: &Plan) -> Result<Option<PathBuf>> {
+        if !rootfs::is_shared(plan) {
+            return Ok(None);
+        }
+        let place = self.path.join(ROOT);
+        let made = DirBuilder::new().mode(0o700).create(&place);
+        made.map_err(|error| Error::setup(format!("make {}", place.display()), error))?;
+        Ok(Some(place))
+    }
+
+    /// Takes a root away that is attached in the folder, so that what is in it does not go with the folder.
+    fn detach_root(&self) -> Result<()> {
+        let place = self.path.join(ROOT);
+        if !place.exists() {
+            return Ok(());
+        }
+        let joined = self.state()?.joined_mounts.map(|path| Join { kind: Namespaces::MOUNT, path });
+        rootfs::detach(&place, joined.as_ref())?;
+        // Not if anything is still mounted there.
+        fs::remove_dir(&place).map_err(|error| Error::setup(format!("remove {}", place.display()), error))
+    }
+
     fn remove(&self) -> Result<()> {
+        self.detach_root()?;
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(Error::setup(format!("remove {}", self.path.display()), error))

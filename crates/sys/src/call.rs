@@ -170,8 +170,12 @@ fn named(f: &mut fmt::Formatter<'_>, prefix: &str, flags: &dyn fmt::Debug) -> fm
     }
     for (n, name) in inner.split(" | ").enumerate() {
         let number = name.starts_with(|c: char| c.is_ascii_digit());
-        // The one name that rustix has made whole.
-        let name = if name == "CREATE" { "CREAT" } else { name };
+        // Names that rustix has made plainer.
+        let name = match name {
+            "CREATE" => "CREAT",
+            "DOWNSTREAM" => "SLAVE",
+            name => name,
+        };
         write!(f, "{}{}{name}", if n > 0 { "|" } else { "" }, if number { "" } else { prefix })?;
     }
     Ok(())

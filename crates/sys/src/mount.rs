@@ -157,7 +157,7 @@ pub fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, recursive: bool, attr: Mo
     })
 }
 
-/// Takes the whole tree of this mount namespace out of every peer group, so that nothing mounted later is seen outside.
+/// Changes what the mounts of this namespace, from `path` on, tell their peers and are told by them.
 ///
 /// # Errors
 /// `mount(2)`'s.

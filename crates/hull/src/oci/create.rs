@@ -111,6 +111,7 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
         keyring: plan.keyring.as_ref().map(|name| name.to_string_lossy().into_owned()),
         groups: groups.folders(&host),
         resources: groups.resources.clone(),
+        joined_mounts: plan.namespaces.path(Namespaces::MOUNT),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         ..State::default()
@@ -127,7 +128,14 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
         Some(stdio) => stdio,
         None => handover::given(plan.process.terminal)?,
     };
-    let inputs = Inputs { root: tree(&bundle.rootfs)?, cgroup: &group, stdio, start: begin, about: state.about() };
+    let inputs = Inputs {
+        root: tree(&bundle.rootfs)?,
+        cgroup: &group,
+        stdio,
+        start: begin,
+        about: state.about(),
+        place: folder.place(plan)?,
+    };
     let created = match hull_runtime::create(plan, inputs) {
         Ok(created) => created,
         Err(error) => {

@@ -100,10 +100,16 @@ impl Isolation {
         self.joined.iter().any(|join| join.kind == kind)
     }
 
+    /// The path of the one that it joins.
+    pub fn path(&self, kind: Namespaces) -> Option<PathBuf> {
+        self.joined.iter().find(|join| join.kind == kind).map(|join| join.path.clone())
+    }
+
     fn check(&self, spec: &Spec) -> Result<()> {
         let refuse = |cause: String| Err(Error::invalid(DOING, cause));
-        if !self.has(Namespaces::MOUNT) {
-            return refuse("without a mount namespace of its own it would change the host's mounts".into());
+        if self.new.contains(Namespaces::USER) && !self.new.contains(Namespaces::MOUNT) {
+            let cause = "in a new user namespace nothing can be mounted in a mount namespace that is not new";
+            return refuse(cause.into());
         }
         let named = [
             ("hostname", spec.hostname().is_some(), Namespaces::UTS),
@@ -204,7 +210,11 @@ mod tests {
         let mount = json!({"type": "mount"});
         let map = json!([std::collections::HashMap::from(MAP)]);
         let cases = [
-            (json!({"namespaces": []}), json!({}), "without a mount namespace"),
+            (
+                json!({"namespaces": [{"type": "user"}], "uidMappings": map, "gidMappings": map}),
+                json!({}),
+                "nothing can be mounted",
+            ),
             (json!({"namespaces": [mount]}), json!({"hostname": "x"}), "hostname is given"),
             (json!({"namespaces": [mount]}), json!({"domainname": "x"}), "domainname is given"),
             (json!({"namespaces": [mount], "uidMappings": map}), json!({}), "linux.uidMappings is given"),

@@ -143,7 +143,7 @@ impl Case {
         let stdio = Stdio::Given([null.into(), input.try_clone().unwrap(), input]);
         let created = hull_runtime::create(
             &plan,
-            Inputs { root, cgroup: &group, stdio, start: Start::WhenTold, about: About::default() },
+            Inputs { root, cgroup: &group, stdio, start: Start::WhenTold, about: About::default(), place: None },
         )?;
         Ok(Made { created, group, output })
     }
