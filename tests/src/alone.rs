@@ -22,6 +22,9 @@ pub fn main(modules: &[(&str, &[Test])]) -> i32 {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let named: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let (mut passed, mut failed, mut others) = (0, 0, 0);
+    if !has("--list") {
+        println!("\nrunning {} tests", modules.iter().map(|(_, tests)| tests.len()).sum::<usize>());
+    }
     for (module, (name, test)) in modules.iter().flat_map(|(module, tests)| tests.iter().map(move |t| (module, t))) {
         let full = format!("{module}::{name}");
         if has("--ignored") || (!named.is_empty() && !named.iter().any(|named| full.contains(&**named))) {
