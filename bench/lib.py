@@ -108,19 +108,24 @@ def for_crun(folder):
 
     It can only be mounted where v2 passes it on to no group.
     """
-    hugetlb = os.path.join(folder, "hugetlb")
-    hybrid = os.path.exists(UNIFIED)
-    passed = groups()[1]
-    if hybrid:
-        pass_on("-", passed)
-        os.mkdir(hugetlb)
-        subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "none", hugetlb], check=True)
-    try:
+    with contextlib.ExitStack() as undo:
+        if os.path.exists(UNIFIED):
+            passed = groups()[1]
+            pass_on("-", passed)
+            undo.callback(pass_on, "+", passed)
+            hugetlb = os.path.join(folder, "hugetlb")
+            os.mkdir(hugetlb)
+            mount = ["mount", "-t", "cgroup", "-o", "hugetlb", "none", hugetlb]
+            # Groups that had it are a while in going.
+            for _ in range(100):
+                done = subprocess.run(mount, capture_output=True, check=False)
+                if done.returncode == 0:
+                    break
+                time.sleep(0.1)
+            else:
+                sys.exit(done.stderr.decode())
+            undo.callback(subprocess.run, ["umount", hugetlb], check=True)
         yield
-    finally:
-        if hybrid:
-            subprocess.run(["umount", hugetlb], check=True)
-            pass_on("+", passed)
 
 
 def floor(folder, root, controllers):
