@@ -42,6 +42,7 @@ mod oci_update;
 mod platforms;
 mod podman;
 mod push;
+mod registry_peers;
 mod run;
 mod store;
 mod terminal;

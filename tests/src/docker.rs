@@ -97,6 +97,16 @@ impl Docker {
         self.folder.join(name)
     }
 
+    /// Starts another daemon in the same world, which ends with it.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn beside(&mut self, program: &str, arguments: &[&str]) {
+        let mut daemon = self.world.command(program);
+        daemon.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        self.world.start(daemon);
+    }
+
     /// The client, not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut client = Command::new(CLIENT);

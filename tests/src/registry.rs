@@ -77,6 +77,11 @@ impl Registry {
         &self.address
     }
 
+    /// Its configuration: another one with it has the same address and the same images, for a network of its own.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("config.yml")
+    }
+
     /// What the registry has to say of what it was asked.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
