@@ -38,6 +38,7 @@ mod oci_flags;
 mod oci_hooks;
 mod oci_like_runc;
 mod oci_rootless;
+mod oci_spec;
 mod oci_update;
 mod platforms;
 mod podman;

@@ -7,11 +7,13 @@ mod caller;
 mod create;
 mod events;
 mod exec;
+mod features;
 mod groups;
 mod handover;
 mod inherited;
 mod log;
 mod manage;
+mod spec;
 mod update;
 
 use std::ffi::OsString;
@@ -141,6 +143,10 @@ enum Verb {
         #[arg(value_name = "ID")]
         id: String,
     },
+    /// Tell what of the specification is performed
+    Features,
+    /// Write a config.json to begin with
+    Spec(spec::SpecArgs),
     /// Tell a container's state
     State {
         #[arg(value_name = "ID")]
@@ -345,6 +351,8 @@ fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
         Verb::Run { create, keep, no_subreaper, .. } => create::run(&call, &create, keep, !no_subreaper),
         Verb::Exec(args) => exec::exec(&call, &args).map_err(|report| report.within("exec failed")),
         Verb::Start { id } => manage::start(root, &id, log),
+        Verb::Features => features::features(),
+        Verb::Spec(args) => spec::spec(&args),
         Verb::State { id } => manage::state(root, &id),
         Verb::Delete { force, id } => manage::delete(root, &id, force, log),
         Verb::Events { interval, stats, id } => events::events(root, &id, interval, stats),

@@ -144,6 +144,21 @@ impl fmt::Display for Options {
     }
 }
 
+/// The propagation types.
+const TYPES: [&str; 4] = ["shared", "slave", "private", "unbindable"];
+
+/// The words of what is mounted and how, which are no attributes.
+const OTHERS: [&str; 10] =
+    ["bind", "rbind", "idmap", "ridmap", "tmpcopyup", "remount", "defaults", "silent", "loud", "noiversion"];
+
+/// Every option that is not a file system's own, sorted.
+pub fn known() -> Vec<String> {
+    let both = WORDS.iter().map(|word| word.0).chain(TYPES).flat_map(|word| [word.to_owned(), format!("r{word}")]);
+    let mut words: Vec<String> = both.chain(OTHERS.map(str::to_owned)).collect();
+    words.sort();
+    words
+}
+
 fn attribute(sorted: &mut Options, option: &str) -> bool {
     let find = |word: &str| WORDS.iter().find(|known| known.0 == word);
     let merge = |set: &mut u64, clear: &mut u64, word: &(&str, u64, u64)| {
@@ -190,10 +205,7 @@ pub fn propagation_type(word: &str) -> Option<(u64, bool)> {
 
 /// The word for a propagation type.
 pub fn propagation_word(kind: u64) -> &'static str {
-    ["shared", "slave", "private", "unbindable"]
-        .into_iter()
-        .find(|word| propagation_type(word).is_some_and(|(known, _)| known == kind))
-        .unwrap_or("unknown")
+    TYPES.into_iter().find(|word| propagation_type(word).is_some_and(|(known, _)| known == kind)).unwrap_or("unknown")
 }
 
 fn propagation(sorted: &mut Options, option: &str) -> bool {
@@ -243,6 +255,13 @@ mod tests {
         assert_eq!(sort(&["ro", "rw"]).clear, RDONLY);
         assert_eq!(sort(&["rw", "ro"]).set, RDONLY);
         assert_eq!(sort(&["noatime", "strictatime"]).set, STRICTATIME);
+    }
+
+    #[test]
+    fn no_word_that_is_told_is_taken_for_a_file_systems() {
+        for word in known() {
+            assert_eq!((sort(&[&word]).data, sort(&[&word, "bind"]).idle), (vec![], vec![]), "{word}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod running;
 
 pub use devices::{Device, Node};
 pub use mounts::{Ids, MountStep, What};
-pub use namespaces::{IdMap, Isolation, Join, word};
+pub use namespaces::{IdMap, Isolation, Join, word, words};
 pub use process::{Limit, Process};
 pub use running::{ExecAffinity, Running};
 

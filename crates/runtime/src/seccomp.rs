@@ -37,6 +37,26 @@ pub struct Program {
 
 /// The kernel's limit for one program (`BPF_MAXINSNS`).
 const LONGEST: usize = 4096;
+/// The actions that are performed. SCMP_ACT_NOTIFY needs a listenerPath, which is refused.
+pub const ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+/// The comparisons of arguments.
+pub const OPERATORS: [&str; 7] =
+    ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
+/// The architectures whose calls can happen here.
+pub const ARCHITECTURES: [&str; 3] = ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"];
+/// The flags of a filter that need no listener.
+pub const FLAGS: [&str; 3] =
+    ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
+
 const DOING: &str = "compile the seccomp profile";
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;

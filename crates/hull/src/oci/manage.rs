@@ -21,7 +21,7 @@ use crate::report::Report;
 
 const SIGKILL: i32 = 9;
 
-fn say(text: &str) -> Result<i32, Report> {
+pub(super) fn say(text: &str) -> Result<i32, Report> {
     let written = std::io::stdout().write_all(text.as_bytes());
     written.map(|()| 0).map_err(|error| Report::host("write to standard output", error))
 }

@@ -150,19 +150,25 @@ fn kind(kind: LinuxNamespaceType) -> Namespaces {
     }
 }
 
+const WORDS: [(Namespaces, &str); 8] = [
+    (Namespaces::MOUNT, "mount"),
+    (Namespaces::PID, "pid"),
+    (Namespaces::UTS, "uts"),
+    (Namespaces::IPC, "ipc"),
+    (Namespaces::NETWORK, "network"),
+    (Namespaces::CGROUP, "cgroup"),
+    (Namespaces::USER, "user"),
+    (Namespaces::TIME, "time"),
+];
+
 /// The specification's word for one kind.
 pub fn word(kind: Namespaces) -> &'static str {
-    const WORDS: [(Namespaces, &str); 8] = [
-        (Namespaces::MOUNT, "mount"),
-        (Namespaces::PID, "pid"),
-        (Namespaces::UTS, "uts"),
-        (Namespaces::IPC, "ipc"),
-        (Namespaces::NETWORK, "network"),
-        (Namespaces::CGROUP, "cgroup"),
-        (Namespaces::USER, "user"),
-        (Namespaces::TIME, "time"),
-    ];
     WORDS.iter().find(|known| known.0 == kind).map_or("other", |known| known.1)
+}
+
+/// All words for kinds of namespaces.
+pub fn words() -> [&'static str; WORDS.len()] {
+    WORDS.map(|known| known.1)
 }
 
 fn clocks(linux: &Linux, new: Namespaces) -> Result<String> {

@@ -344,3 +344,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_word_that_is_told_is_one_of_the_profiles() {
+    for action in ACTIONS {
+        for operator in OPERATORS {
+            let text = serde_json::json!({
+                "defaultAction": "SCMP_ACT_ALLOW", "architectures": ARCHITECTURES, "flags": FLAGS,
+                "syscalls": [{"names": ["getpid"], "action": action,
+                    "args": [{"index": 0, "value": 1, "valueTwo": 1, "op": operator}]}],
+            });
+            let profile: LinuxSeccomp = serde_json::from_value(text).unwrap();
+            assert!(compile(&profile).is_ok(), "{action} {operator}");
+        }
+    }
+}
