@@ -146,7 +146,10 @@ impl Progress for Lines {
 
     fn layers(&self, all: &[Blob], wanted: &[Part<'_>]) {
         let name = std::mem::take(&mut *self.name.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        self.say(&name);
+        // Told once, however often the pull begins again.
+        if !name.is_empty() {
+            self.say(&name);
+        }
         let wanted: BTreeSet<&Digest> = wanted.iter().map(|part| &part.blob().digest).collect();
         for blob in all.iter().filter(|blob| !wanted.contains(&blob.digest)) {
             self.say(&format!("{}: Already exists", blob.digest.short()));

@@ -109,12 +109,18 @@ impl<'a> Pending<'a> {
         let digest = Digest::of(data);
         let size = data.len() as u64;
         let descriptor = Descriptor { media_type: media_type.to_owned(), digest: digest.to_string(), size };
-        if store.blob(&digest, Some(size)).is_err() {
+        // One that is there and damaged is replaced.
+        if store.document(&digest, size).is_err() {
             let (name, mut file) = self.file()?;
             file.write_all(data).cannot("write", format!("the blob {digest}"))?;
             self.blobs.push((name, digest));
         }
         Ok(descriptor)
+    }
+
+    /// Whether it is to be published.
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        self.blobs.iter().any(|(_, pending)| pending == digest)
     }
 
     /// Brings all blobs to the disk, so that a name in the store is never that of a blob whose data a crash took.

@@ -48,6 +48,12 @@ pub enum Error {
         /// Its digest.
         digest: Digest,
     },
+    /// Something that was there when an image began to come in, and that another process removed.
+    #[error("cannot receive the image: {what} was removed by another process")]
+    Removed {
+        /// What it was.
+        what: String,
+    },
     /// A blob is not what its digest or its descriptor says.
     #[error("cannot use the blob {digest}: {why}")]
     Mismatch {

@@ -255,7 +255,8 @@ impl<'a> Incoming<'a> {
     /// under, of an index that led to it or its own; the image is found by that digest too.
     ///
     /// # Errors
-    /// A part that was not received whole; the kernel's. The store is then as it was.
+    /// [`Error::Removed`] if somebody removed meanwhile what was there: begin again. A part that was not received whole; the
+    /// kernel's. The store is then as it was.
     pub fn publish(self, parts: Vec<Part<'a>>, name: Option<&Reference>, origin: Option<&Digest>) -> Result<Image> {
         let staging = self.store.staging()?;
         let mut pending = Pending::new(&staging);
@@ -271,6 +272,7 @@ impl<'a> Incoming<'a> {
         }
         pending.sync()?;
         let lock = self.store.lock()?;
+        let trees_held = self.assert_there(&pending, &downloads, &trees)?;
         pending.publish(self.store)?;
         for (digest, download) in &downloads {
             self.store.make_blob_folder(digest)?;
@@ -279,8 +281,33 @@ impl<'a> Incoming<'a> {
         }
         let held = self.publish_trees(trees)?;
         self.list(&manifest, name, origin)?;
-        drop((lock, held));
+        drop((lock, held, trees_held));
         self.store.committed(&manifest)
+    }
+
+    /// Whatever nobody brings is still in the store: somebody may have removed it since [`Incoming::parts`]. Gives the trees
+    /// that are there, which nobody removes now. Needs the lock.
+    fn assert_there(
+        &self,
+        pending: &Pending<'_>,
+        downloads: &[(Digest, Download)],
+        trees: &BTreeMap<usize, (Staging, Implied)>,
+    ) -> Result<Vec<Layer>> {
+        let removed = |what: String| Err(Error::Removed { what });
+        for blob in [&self.manifest.0, &self.config.0].into_iter().chain(&self.layers) {
+            let comes = pending.has(&blob.digest) || downloads.iter().any(|(digest, _)| *digest == blob.digest);
+            if !comes && self.store.blob(&blob.digest, Some(blob.size)).is_err() {
+                return removed(format!("the blob {}", blob.digest));
+            }
+        }
+        let mut held = Vec::new();
+        for n in (0..self.chain.len()).filter(|n| !trees.contains_key(n)) {
+            match self.tree(n)? {
+                Some(layer) => held.push(layer),
+                None => return removed(format!("the layer {}", self.chain[n])),
+            }
+        }
+        Ok(held)
     }
 
     /// Needs the lock.
@@ -292,7 +319,7 @@ impl<'a> Incoming<'a> {
                 layers.push(layer);
                 continue;
             }
-            let missing = || Error::document(format!("layer {chain}"), "it was removed while the image was received");
+            let missing = || Error::Removed { what: format!("the layer {chain}") };
             let (staging, implied) = trees.remove(&n).ok_or_else(missing)?;
             let lowers = layers.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
             apply::settle(&staging.tree()?, &implied, &lowers)?;
@@ -375,7 +402,10 @@ impl Part<'_> {
     }
 
     /// Removes what was downloaded.
-    fn discard(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn discard(&mut self) -> Result<()> {
         self.download.take().map_or(Ok(()), Download::discard)
     }
 

@@ -20,6 +20,8 @@ use crate::workers;
 
 /// The largest manifest or configuration.
 const DOCUMENT_MAX: u64 = 4 << 20;
+/// How often a pull begins again because somebody removes what it counts on.
+const ATTEMPTS: u32 = 5;
 /// Indexes inside indexes that are followed.
 const NESTED_MAX: usize = 3;
 /// Layers that are downloaded at once.
@@ -80,21 +82,48 @@ fn from_source(
     let found = find_manifest(&client, name, &options.platform)?;
     let config = document(&client, &found.config, "blobs")?;
 
+    // Somebody may remove what was there: then it is wanted after all.
+    let name = listed_name(name)?;
+    for attempt in 1.. {
+        match receive_image(store, &client, (&found, &config), &name, options.layer_max, progress) {
+            Err(Error::Image(hull_image::Error::Removed { .. })) if attempt < ATTEMPTS => {}
+            result => {
+                let (image, new) = result?;
+                return Ok(Pulled { image, name, digest: found.digest, new });
+            }
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// Brings what the store lacks; gives the image, and whether it was not there before.
+fn receive_image(
+    store: &Store,
+    client: &Client,
+    (found, config): (&Found, &[u8]),
+    name: &Reference,
+    layer_max: Option<u64>,
+    progress: &dyn Progress,
+) -> Result<(Image, bool)> {
     // What the store lacks. Others who pull the same are waited for, and then there is nothing left to do.
-    let incoming = store
-        .incoming((found.manifest, found.data), (found.config, config), found.layers)?
-        .limited(options.layer_max);
+    let manifest = (found.manifest.clone(), found.data.clone());
+    let incoming =
+        store.incoming(manifest, (found.config.clone(), config.to_vec()), found.layers.clone())?.limited(layer_max);
     let mut parts = incoming.parts(&mut |digest| progress.waiting(digest))?;
     progress.layers(incoming.layers(), &parts);
 
     // Each layer in one pass: bytes, digest, decompression, diff id, tree.
-    fetch(&client, &mut parts, progress)?;
+    if let Err(error) = fetch(client, &mut parts, progress) {
+        // What came is for the next attempt if the network failed. It is not if the bytes are wrong or the disk is full.
+        if matches!(error, Error::Image(_)) {
+            parts.iter_mut().try_for_each(Part::discard)?;
+        }
+        return Err(error);
+    }
 
     // All of it appears at once.
-    let new = !parts.is_empty() || store.find(&found.digest.to_string())?.is_none();
-    let name = listed_name(name)?;
-    let image = incoming.publish(parts, Some(&name), Some(&found.digest))?;
-    Ok(Pulled { image, name, digest: found.digest, new })
+    let new = !parts.is_empty() || !matches!(store.find(&found.digest.to_string()), Ok(Some(_)));
+    Ok((incoming.publish(parts, Some(name), Some(&found.digest))?, new))
 }
 
 /// A reference with a digest is listed by that: what the tag beside it means is not known.
