@@ -87,10 +87,16 @@ fn a_long_paste_comes_back_whole() {
     let corner = Corner::new();
     let mut screen = open(&corner, "-it", &["sh", "-c", "stty -echo; echo up; cat; echo end"]);
     screen.wait_for("up");
-    screen.paste(format!("{}\x04", format!("{}\r", "x".repeat(79)).repeat(4000)));
+    // More than all buffers on the way hold together.
+    screen.paste(format!("{}\x04", format!("{}\r", "x".repeat(79)).repeat(1500)));
+    let seen = || screen.shown().matches('x').count();
+    while seen() < 79 * 1500 {
+        let before = seen();
+        eventually("it goes on", || seen() > before);
+    }
     screen.wait_for("end");
     assert_eq!(screen.end().code(), Some(0));
-    assert_eq!(screen.shown().matches('x').count(), 79 * 4000);
+    assert_eq!(screen.shown().matches('x').count(), 79 * 1500);
     assert_same(&screen.before, &screen.modes());
 }
 
@@ -114,14 +120,23 @@ fn a_signal_gets_past_input_that_the_command_does_not_read() {
 fn a_reader_that_does_not_read_keeps_no_signal_from_the_command() {
     let corner = Corner::new();
     let script = "trap 'echo caught > /caught; exit 5' TERM; (while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done) & \
-                  while :; do sleep 0.05; done";
+                  echo up > /up; while :; do sleep 0.05; done";
     let mut screen = Screen::unread(&hull(&corner, "-it", &["sh", "-c", script]));
+    eventually("the command runs", || corner.rootfs().join("up").exists());
+    // Until nothing more fits.
     std::thread::sleep(std::time::Duration::from_millis(500));
     screen.signal(rustix::process::Signal::TERM);
     eventually("the command gets it", || corner.rootfs().join("caught").exists());
-    // Nobody will ever read the rest; a second one ends the wait for that.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    screen.signal(rustix::process::Signal::TERM);
-    assert_eq!(screen.end().code(), Some(5));
+    // Nobody will ever read the rest; a further one ends the wait for that.
+    let mut ended = None;
+    eventually("hull ends", || {
+        ended = screen.try_end();
+        if ended.is_none() {
+            screen.signal(rustix::process::Signal::TERM);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|status| status.code()), Some(5));
     corner.assert_clean();
 }

@@ -123,10 +123,18 @@ impl Screen {
     pub fn end(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the program ends", || {
-            status = self.child.try_wait().expect("our child");
+            status = self.try_end();
             status.is_some()
         });
         status.expect("a status")
+    }
+
+    /// How the program ended, if it has.
+    ///
+    /// # Panics
+    /// Somebody else waited for it.
+    pub fn try_end(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our child")
     }
 }
 
