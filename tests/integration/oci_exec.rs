@@ -424,3 +424,25 @@ fn its_calls_are_told_in_the_log() {
     assert!(joined.next().is_none(), "one setns is all: {log}");
     end(&bundle, id);
 }
+
+/// Whoever joins a mount namespace gets its root, which is the host's here. Shown to fail without the look: it said the host's.
+#[test]
+fn where_the_mount_namespace_is_the_hosts_nothing_is_executed_on_the_host() {
+    let bundle = Bundle::new("exec sleep 1000");
+    bundle.change(|spec| {
+        spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "mount");
+        spec["mounts"] = serde_json::json!([]);
+        for field in ["maskedPaths", "readonlyPaths"] {
+            spec["linux"].as_object_mut().unwrap().remove(field);
+        }
+    });
+    let id = &*bundle.id("shared");
+    bundle.create(id);
+    bundle.ok(&["start", id]);
+    let said = bundle.oci(&["exec", id, "/bin/cat", "/etc/os-release"]);
+    assert!(said.code != 0 && said.out.is_empty(), "{said:?}");
+    assert!(said.err.contains("shares its mount namespace"), "{said:?}");
+    bundle.ok(&["delete", "--force", id]);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(bundle.corner.path().to_str().unwrap()), "{mounts}");
+}

@@ -327,6 +327,11 @@ impl Folder {
         Ok(hooks::run_all(&state.poststop, &state.about(), "stopped", 0))
     }
 
+    /// Whether others are in the container's mount namespace, whose `/` is not the container's root then.
+    pub fn shares_mounts(&self) -> bool {
+        self.path.join(ROOT).exists()
+    }
+
     /// The place for the root of a container whose mount namespace is not new; such a root is seen by others there.
     ///
     /// # Errors

@@ -38,6 +38,10 @@ pub(super) fn exec(call: &Call<'_>, args: &ExecArgs) -> Result<i32, Report> {
     if args.process.is_none() && command.is_empty() {
         return refuse("process args cannot be empty");
     }
+    if folder.shares_mounts() {
+        let cause = "it shares its mount namespace with others, whose root a further command would get";
+        return Err(Report::host(format!("execute a command in container {id}"), cause));
+    }
     let container = folder.spec()?;
     let own = plan::process_of(&container)?;
     let process = process(args, command, &own, call.log)?;
