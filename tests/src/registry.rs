@@ -174,7 +174,8 @@ fn token_server(folder: &Path) -> Scripted {
         }
         let query = asked.target.split_once('?').map_or("", |(_, query)| query);
         let scopes = query.split('&').filter_map(|field| field.strip_prefix("scope="));
-        let scopes = scopes.map(|scope| scope.replace("%3A", ":").replace("%2F", "/").replace("%2C", ","));
+        let scopes =
+            scopes.map(|scope| scope.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",").replace("%2A", "*"));
         let access: Vec<serde_json::Value> = scopes
             .flat_map(|scope| scope.split(['+', ' ']).map(str::to_owned).collect::<Vec<_>>())
             .filter_map(|scope| {

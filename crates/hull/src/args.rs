@@ -15,10 +15,12 @@ use crate::images::args::{
     HistoryArgs, ImageCommand, ImportArgs, InspectArgs, ListArgs, LoadArgs, RemoveArgs, SaveArgs, TagArgs,
 };
 use crate::login::{LoginArgs, LogoutArgs};
+use crate::manifest::ManifestCommand;
 use crate::pull::{Policy, PullArgs};
 use crate::push::PushArgs;
 use crate::registry::RegistryArgs;
 use crate::report::Report;
+use crate::search::SearchArgs;
 use crate::verify::VerifyArgs;
 
 /// Runs and explains Linux containers: processes with a restricted view, another root and limits.
@@ -71,6 +73,11 @@ pub enum Command {
     Login(LoginArgs),
     /// Forget name and password for a registry
     Logout(LogoutArgs),
+    /// Work with lists of images for several platforms
+    Manifest {
+        #[command(subcommand)]
+        command: ManifestCommand,
+    },
     /// The verbs of an OCI runtime, runc's: what containerd, Docker and Podman call (also by the name hull-oci)
     #[command(disable_help_flag = true)]
     Oci {
@@ -100,6 +107,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Write images to an archive
     Save(SaveArgs),
+    /// Look for repositories of a registry
+    Search(SearchArgs),
     /// Look after this machine
     System {
         #[command(subcommand)]

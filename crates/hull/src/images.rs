@@ -180,7 +180,8 @@ pub fn info(engine: &Engine, store: &Store) -> Result<i32, Report> {
     say(&told)
 }
 
-fn say(text: &str) -> Result<i32, Report> {
+/// Writes to standard output; gives the exit status.
+pub fn say(text: &str) -> Result<i32, Report> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| Report::host("write to standard output", error))?;
     Ok(0)
 }

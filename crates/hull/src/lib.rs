@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bars;
 mod containers;
 mod demo;
 mod explain;
@@ -12,11 +13,13 @@ mod images;
 mod init;
 mod listing;
 mod login;
+mod manifest;
 mod oci;
 mod pull;
 mod push;
 mod registry;
 mod report;
+mod search;
 mod table;
 mod verify;
 
@@ -77,6 +80,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Load(args) => images::archive::load(&store(&engine)?, &args),
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::logout(&args),
+        Command::Manifest { command } => manifest::manifest(&store(&engine)?, &command),
         Command::Oci { arguments } => Ok(oci::oci([vec!["hull oci".into()], arguments].concat())),
         Command::Ps(args) => {
             root_only()?;
@@ -93,6 +97,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Info => images::info(&engine, &store(&engine)?),
         Command::Tag(args) => images::tag(&store(&engine)?, &args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Search(args) => search::search(&args),
         Command::System { command: SystemCommand::Check { repair } } => {
             root_only()?;
             system_check(&engine, repair)

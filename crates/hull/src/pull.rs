@@ -9,6 +9,7 @@ use hull_image::{Blob, Digest, Image, Part, Reference, Store};
 use hull_registry::progress::{Progress, Quiet};
 use hull_registry::{PullOptions, Pulled, Registries};
 
+use crate::bars::Bars;
 use crate::registry::{RegistryArgs, credentials, number};
 use crate::report::Report;
 use crate::table::escape;
@@ -49,12 +50,7 @@ pub fn pull(store: &Store, args: &PullArgs) -> Result<i32, Report> {
     for name in &args.names {
         let pulled = match args.quiet {
             true => hull_registry::pull(store, name, &options, &Quiet)?,
-            false => {
-                let told = Lines::new(stdout().is_terminal(), Box::new(stdout()));
-                let pulled = hull_registry::pull(store, name, &options, &told)?;
-                told.finish(&pulled)?;
-                pulled
-            }
+            false => watched(store, name, &options, false)?,
         };
         writeln!(stdout(), "{}", pulled.name).map_err(|error| Report::host("write to standard output", error))?;
     }
@@ -101,22 +97,34 @@ pub fn ensure(store: &Store, name: &str, policy: Policy, args: &RegistryArgs, qu
     if quiet {
         return Ok(hull_registry::pull(store, name, &options, &Quiet)?.image);
     }
-    let told = Lines::new(stderr().is_terminal(), Box::new(stderr()));
-    let pulled = hull_registry::pull(store, name, &options, &told)?;
-    told.finish(&pulled)?;
+    let pulled = watched(store, name, &options, true)?;
     Ok(pulled.image)
+}
+
+/// A pull whose way is told: bars on a terminal, lines elsewhere; on standard output, or on standard error.
+fn watched(store: &Store, name: &str, options: &PullOptions, on_error: bool) -> Result<Pulled, Report> {
+    let (terminal, out): (bool, Box<dyn Write + Send>) = match on_error {
+        true => (stderr().is_terminal(), Box::new(stderr())),
+        false => (stdout().is_terminal(), Box::new(stdout())),
+    };
+    let lines = Lines::new(out);
+    let pulled = match terminal {
+        true => hull_registry::pull(store, name, options, &Bars::new(on_error))?,
+        false => hull_registry::pull(store, name, options, &lines)?,
+    };
+    lines.finish(&pulled);
+    Ok(pulled)
 }
 
 /// Docker's lines: one for each layer when it is there.
 struct Lines {
     out: Mutex<Box<dyn Write + Send>>,
     name: Mutex<String>,
-    _terminal: bool,
 }
 
 impl Lines {
-    fn new(terminal: bool, out: Box<dyn Write + Send>) -> Self {
-        Self { out: Mutex::new(out), name: Mutex::default(), _terminal: terminal }
+    fn new(out: Box<dyn Write + Send>) -> Self {
+        Self { out: Mutex::new(out), name: Mutex::default() }
     }
 
     /// Whoever does not listen is told nothing; the pull goes on.
@@ -125,11 +133,10 @@ impl Lines {
         let _ = writeln!(out, "{}", escape(line));
     }
 
-    fn finish(&self, pulled: &Pulled) -> Result<(), Report> {
+    fn finish(&self, pulled: &Pulled) {
         let what = if pulled.new { "Downloaded newer image for" } else { "Image is up to date for" };
         self.say(&format!("Digest: {}", pulled.digest));
         self.say(&format!("Status: {what} {}", pulled.name.familiar()));
-        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! `hull push`.
 
-use std::io::{Write, stdout};
+use std::io::{IsTerminal, Write, stdout};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -9,6 +9,7 @@ use hull_image::{Digest, Image, PackOptions, Packing, Reference, Store};
 use hull_registry::progress::Quiet;
 use hull_registry::{PushOptions, PushProgress, Pushed, Step};
 
+use crate::bars::Bars;
 use crate::registry::{RegistryArgs, credentials, number};
 use crate::report::Report;
 use crate::table::escape;
@@ -78,7 +79,10 @@ pub fn push(store: &Store, args: &PushArgs) -> Result<i32, Report> {
             false => {
                 let lines = Lines::new();
                 lines.say(&format!("The push refers to repository [{}]", name.name()));
-                let pushed = hull_registry::push(store, &image, &name, &options, &lines)?;
+                let pushed = match stdout().is_terminal() {
+                    true => hull_registry::push(store, &image, &name, &options, &Bars::new(false))?,
+                    false => hull_registry::push(store, &image, &name, &options, &lines)?,
+                };
                 lines.finish(&name, &pushed);
                 pushed
             }

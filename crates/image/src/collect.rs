@@ -371,7 +371,7 @@ impl Store {
         Ok(blobs)
     }
 
-    fn remove_blob(&self, digest: &Digest) -> Result<Option<u64>> {
+    pub(crate) fn remove_blob(&self, digest: &Digest) -> Result<Option<u64>> {
         let size = match self.blob(digest, None) {
             Ok((_, size)) => size,
             Err(Error::MissingBlob { .. }) => return Ok(None),

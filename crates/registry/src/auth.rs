@@ -31,6 +31,8 @@ pub enum Access {
     Push(Vec<String>),
     /// No repository: whether the credentials are right.
     Login,
+    /// The list of all repositories.
+    Catalogue,
 }
 
 impl Access {
@@ -42,6 +44,7 @@ impl Access {
                 std::iter::once(format!("repository:{path}:pull,push")).chain(others).collect()
             }
             Access::Login => Vec::new(),
+            Access::Catalogue => vec!["registry:catalog:*".to_owned()],
         }
     }
 }

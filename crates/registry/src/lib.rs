@@ -21,6 +21,7 @@ mod pull;
 mod push;
 pub mod referrers;
 mod registries;
+pub mod search;
 mod secret;
 mod tls;
 mod upload;
@@ -37,8 +38,8 @@ pub use credentials::Credentials;
 pub use error::{Class, Error, Failure, Result};
 pub use login::login;
 pub use progress::{Progress, PushProgress, Step};
-pub use pull::{Pulled, pull};
-pub use push::{PushOptions, Pushed, push};
+pub use pull::{Pulled, manifest, pull};
+pub use push::{PushOptions, Pushed, push, push_list};
 pub use registries::{Registries, Source};
 pub use secret::Secret;
 

@@ -8,7 +8,6 @@
 use hull_image::{Blob, Digest, Image, MANIFEST_TYPES, Manifest, Part, Platform, Reference, Store};
 use ureq::http::header::CONTENT_TYPE;
 
-use crate::PullOptions;
 use crate::auth::Access;
 use crate::blob::BlobReader;
 use crate::client::{Ask, Client};
@@ -17,6 +16,7 @@ use crate::http::small;
 use crate::progress::Progress;
 use crate::registries::{Registries, Source};
 use crate::workers;
+use crate::{Options, PullOptions};
 
 /// The largest manifest or configuration.
 const DOCUMENT_MAX: u64 = 4 << 20;
@@ -65,6 +65,26 @@ pub fn pull(store: &Store, name: &str, options: &PullOptions, progress: &dyn Pro
 /// A registry that has no such image says less than one that fails.
 fn is_absence(error: &Error) -> bool {
     matches!(error.class(), Some(Class::NotFound | Class::Denied))
+}
+
+/// What a registry has under a name, as it has it: a manifest or an index.
+///
+/// # Errors
+/// As [`pull`].
+pub fn manifest(name: &str, options: &Options) -> Result<serde_json::Value> {
+    let registries = Registries::load()?;
+    let mut failure = Error::new(Class::NotFound, format!("inspect {name}"), "no registry is configured");
+    for candidate in registries.candidates(name)? {
+        let client = Client::connect(&registries.origin(&candidate)?, options, Access::Pull)?;
+        match top_manifest(&client, &candidate) {
+            Ok((blob, data)) => {
+                let wrong = |error| Error::new(Class::Protocol, format!("inspect {name}"), error);
+                return serde_json::from_slice(&data).map_err(|error| wrong(format!("{}: {error}", blob.digest)));
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 fn from_source(

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hull_image::{Blob, Digest, Image, Outgoing, PackOptions, Piece, Reference, Store};
+use hull_image::{Blob, Digest, Image, List, MANIFEST_TYPES, Outgoing, PackOptions, Piece, Reference, Store};
 use ureq::http::Method;
 use ureq::http::header::CONTENT_TYPE;
 
@@ -65,17 +65,61 @@ pub fn push(
     let others = others.into_iter().take(OTHERS_MAX).cloned().collect();
     let client = Client::connect(&source, &options.registry, Access::Push(others))?;
 
-    // What goes out is held open from here on.
-    let outgoing = store.outgoing(image, &options.pack)?;
-    let layers = send_layers(&client, &outgoing, &holders, options, progress)?;
-    let (config, data) = outgoing.config();
-    send_document(&client, config, data)?;
-
-    // The name leads to it from here on.
-    let (manifest, data) = outgoing.manifest(&layers)?;
+    // Everything that the manifest names, and then the name.
+    let (manifest, data) = send_image(store, image, &client, &holders, options, progress)?;
     put_manifest(&client, tag, &manifest, &data)?;
     store.pushed(image, name, &manifest.digest)?;
     Ok(Pushed { digest: manifest.digest, size: manifest.size })
+}
+
+/// Pushes a list under `name`, with all of its images, which are `images`. Where packing the layers changes an image's
+/// manifest, the list at the registry names the new one.
+///
+/// # Errors
+/// As [`push`]; an image of the list is not here.
+pub fn push_list(
+    store: &Store,
+    list: &List,
+    images: &[Image],
+    name: &Reference,
+    options: &PushOptions,
+    progress: &dyn PushProgress,
+) -> Result<Pushed> {
+    let tag = tag(name)?;
+    let client = Client::connect(&Registries::load()?.origin(name)?, &options.registry, Access::Push(Vec::new()))?;
+    let mut list = list.clone();
+    for digest in list.digests() {
+        let image = images.iter().find(|image| image.manifest == digest);
+        let missing = || hull_image::Error::NotFound { name: digest.to_string() };
+        let image = image.ok_or_else(missing)?;
+        let (manifest, data) = send_image(store, image, &client, &BTreeMap::new(), options, progress)?;
+        put_manifest(&client, manifest.digest.as_str(), &manifest, &data)?;
+        if let Some(entry) = list.entry(&digest) {
+            entry["digest"] = manifest.digest.as_str().into();
+            entry["size"] = manifest.size.into();
+        }
+    }
+    let (digest, data) = list.bytes()?;
+    let blob = Blob { media_type: MANIFEST_TYPES[1].to_owned(), digest, size: data.len() as u64 };
+    put_manifest(&client, tag, &blob, &data)?;
+    Ok(Pushed { digest: blob.digest, size: blob.size })
+}
+
+/// Sends an image's layers and configuration; gives the manifest that they have now.
+fn send_image(
+    store: &Store,
+    image: &Image,
+    client: &Client,
+    holders: &BTreeMap<Digest, String>,
+    options: &PushOptions,
+    progress: &dyn PushProgress,
+) -> Result<(Blob, Vec<u8>)> {
+    // What goes out is held open from here on.
+    let outgoing = store.outgoing(image, &options.pack)?;
+    let layers = send_layers(client, &outgoing, holders, options, progress)?;
+    let (config, data) = outgoing.config();
+    send_document(client, config, data)?;
+    Ok(outgoing.manifest(&layers)?)
 }
 
 fn tag(name: &Reference) -> Result<&str> {
