@@ -10,7 +10,7 @@ BUILD_PACKAGES := gcc libc6-dev
 PACKAGES := apache2-utils busybox-static catatonit chromium docker-registry docker.io golang golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev libarchive-tools netavark openssl podman procps python3 runc skopeo strace \
 	time umoci zstd
-BENCH_PACKAGES := crun gcc libc6-dev docker.io runc mmdebstrap python3
+BENCH_PACKAGES := crun curl docker-registry docker.io gcc libc6-dev mmdebstrap podman python3 runc skopeo time
 VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs cpio
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
 # The image that the demo is built on: Debian's own packages, made once; BASE=name takes another one from the store.
