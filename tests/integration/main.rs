@@ -12,6 +12,7 @@ mod docker;
 mod explain;
 mod explain_build;
 mod explain_html;
+mod fallback;
 mod faults;
 mod full_disk;
 mod hostile_exe;

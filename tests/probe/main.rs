@@ -1,10 +1,14 @@
-//! What tests execute inside a container: a hostile command, which tells on one line how far it came.
+//! What tests execute inside a container: a hostile command, which tells on one line how far it came. And what they execute
+//! hull through, for a kernel that lacks calls.
 
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
+use hull_sys::seccomp::{SockFilter, set_filter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::write;
@@ -15,6 +19,7 @@ fn main() {
     match words[..] {
         ["overwrite", size] => overwrite(size.parse().expect("a number")),
         ["peek", name] => peek(name),
+        ["without", calls, ref command @ ..] => without(calls, command),
         _ => panic!("not a thing to try: {words:?}"),
     }
 }
@@ -49,6 +54,24 @@ fn overwrite(size: i64) {
         attempt(&format!("/proc/self/fd/{}", handle.as_raw_fd()));
     }
     println!("seen {} answers {answers:?}", handles.len());
+}
+
+/// Executes `command` where the kernel does not have `calls`, `NAME=NUMBER,...`.
+fn without(calls: &str, command: &[&str]) {
+    const NOT_THERE: u32 = 38;
+    let numbers: Vec<u32> = calls
+        .split(',')
+        .map(|call| call.rsplit('=').next().and_then(|number| number.parse().ok()).expect("a number"))
+        .collect();
+    let one = |code, jt, jf, k| SockFilter { code, jt, jf, k };
+    // Each comparison that holds jumps to the last instruction but none.
+    let jump = |at: usize| u8::try_from(numbers.len() - at).expect("few calls");
+    let mut program = vec![one(0x20, 0, 0, 0)];
+    program.extend(numbers.iter().enumerate().map(|(at, number)| one(0x15, jump(at), 0, *number)));
+    program.extend([one(0x06, 0, 0, 0x7fff_0000), one(0x06, 0, 0, 0x0005_0000 | NOT_THERE)]);
+    set_filter(&program, 0).expect("a process that may load a filter");
+    let error = Command::new(command[0]).args(&command[1..]).exec();
+    panic!("cannot execute {command:?}: {error}");
 }
 
 /// CVE-2016-9962: looks into every process that is called `name`, until standard input has ended.

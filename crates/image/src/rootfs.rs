@@ -79,6 +79,9 @@ fn empty_layer(layer: &Layer) -> Result<PathBuf> {
     }
 }
 
+/// What every overlay is mounted with: an upper folder is a whole layer by itself.
+const SETTINGS: [(&CStr, &CStr); 3] = [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"index", c"off")];
+
 /// None if the kernel takes no descriptor for a layer (before 6.13); it says so before anything is made.
 fn by_descriptor(lowers: &[&Path], upper: Option<Upper<'_>>, volatile: bool) -> Result<Option<OwnedFd>> {
     let folder = |path: &Path| {
@@ -86,7 +89,11 @@ fn by_descriptor(lowers: &[&Path], upper: Option<Upper<'_>>, volatile: bool) -> 
         hull_sys::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, 0)
     };
     let make = || -> hull_sys::Result<Option<OwnedFd>> {
-        let context = mount::fsopen(c"overlay")?;
+        let context = match mount::fsopen(c"overlay") {
+            // Then by the way that needs no descriptor of it.
+            Err(error) if error.errno() == Errno::NOSYS => return Ok(None),
+            other => other?,
+        };
         mount::fsconfig_string(context.as_fd(), c"source", c"overlay")?;
         for (number, lower) in lowers.iter().enumerate() {
             match mount::fsconfig_fd(context.as_fd(), c"lowerdir+", folder(lower)?.as_fd()) {
@@ -109,15 +116,18 @@ fn takes_no_descriptor(errno: Errno) -> bool {
 }
 
 fn finish(fs: &OwnedFd, writable: bool, volatile: bool) -> hull_sys::Result<OwnedFd> {
-    for (key, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"index", c"off")] {
+    for (key, value) in SETTINGS {
         mount::fsconfig_string(fs.as_fd(), key, value)?;
     }
     if volatile && writable {
         mount::fsconfig_flag(fs.as_fd(), c"volatile")?;
     }
     mount::fsconfig_create(fs.as_fd())?;
-    let attributes = if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-    mount::fsmount(fs.as_fd(), attributes)
+    mount::fsmount(fs.as_fd(), attributes(writable))
+}
+
+fn attributes(writable: bool) -> MountAttrFlags {
+    if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY }
 }
 
 /// A folder on a file system of its own, which goes with this descriptor.
@@ -161,14 +171,14 @@ fn by_link(lowers: &[&Path], upper: Option<Upper<'_>>, volatile: bool) -> Result
 }
 
 fn mount_links(list: &CStr, upper: bool, volatile: bool) -> hull_sys::Result<OwnedFd> {
-    let fs = mount::fsopen(c"overlay")?;
-    mount::fsconfig_string(fs.as_fd(), c"source", c"overlay")?;
-    mount::fsconfig_string(fs.as_fd(), c"lowerdir", list)?;
+    let option = |key: &CStr, value: &CStr| (key.to_owned(), Some(value.to_owned()));
+    let mut options = vec![option(c"lowerdir", list)];
     if upper {
-        mount::fsconfig_string(fs.as_fd(), c"upperdir", c"upper")?;
-        mount::fsconfig_string(fs.as_fd(), c"workdir", c"work")?;
+        options.extend([option(c"upperdir", c"upper"), option(c"workdir", c"work")]);
     }
-    finish(&fs, upper, volatile)
+    options.extend(SETTINGS.map(|(key, value)| option(key, value)));
+    options.extend((volatile && upper).then(|| (c"volatile".to_owned(), None)));
+    mount::new_filesystem(c"overlay", Some(c"overlay"), &options, attributes(upper))
 }
 
 fn one_byte(name: u8) -> CString {

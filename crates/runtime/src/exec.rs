@@ -130,7 +130,7 @@ fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line
         "All of the container's at once, by the descriptor of its first process: no other process can take its place.",
     );
     let rest = namespaces.without(Namespaces::PID);
-    ns::setns(inputs.init, rest).doing(|| "join the container's namespaces".to_owned())?;
+    ns::setns_process(inputs.init, rest).doing(|| "join the container's namespaces".to_owned())?;
     if namespaces.contains(Namespaces::USER) {
         join::become_root_inside()?;
     }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -177,6 +176,9 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
     }
 }
 
+/// How often an end is looked for.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Its status, none if it was killed for the time that it took, and what it wrote to its standard error.
 fn until_end(
     child: &mut Child,
@@ -186,14 +188,16 @@ fn until_end(
     let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let mut said = Vec::new();
     let mut errors = child.stderr.take();
-    let pidfd = process::pidfd_open(child.id() as i32).map_err(std::io::Error::other)?;
+    let end = process::end_of(child.id() as i32).map_err(std::io::Error::other)?;
     loop {
-        let wait = left().map(|left| Timespec::try_from(left).unwrap_or_default());
-        let mut polled = vec![PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-        polled.extend(errors.as_ref().map(|errors| PollFd::new(errors, PollFlags::IN)));
+        // Where nothing tells of its end it is looked for.
+        let wait = if end.is_some() { left() } else { Some(left().unwrap_or(LOOK).min(LOOK)) };
+        let wait = wait.map(|wait| Timespec::try_from(wait).unwrap_or_default());
+        let mut polled: Vec<PollFd<'_>> = errors.iter().map(|errors| PollFd::new(errors, PollFlags::IN)).collect();
+        polled.extend(end.as_ref().map(|end| PollFd::new(end, PollFlags::IN)));
         let count = rustix::io::retry_on_intr(|| poll(&mut polled, wait.as_ref()))?;
-        let (ended, readable) =
-            (!polled[0].revents().is_empty(), polled.get(1).is_some_and(|errors| !errors.revents().is_empty()));
+        let readable = errors.is_some() && !polled[0].revents().is_empty();
+        let ended = child.try_wait()?.is_some();
         if readable {
             let mut buffer = [0; 4096];
             match errors.as_mut().map_or(Ok(0), |errors| errors.read(&mut buffer))? {
@@ -206,7 +210,7 @@ fn until_end(
         if ended {
             return Ok((Some(child.wait()?), String::from_utf8_lossy(&said).into_owned()));
         }
-        if count == 0 {
+        if count == 0 && left().is_some_and(|left| left.is_zero()) {
             child.kill()?;
             child.wait()?;
             return Ok((None, String::new()));

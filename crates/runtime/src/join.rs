@@ -296,7 +296,7 @@ impl Around {
 
     fn join(&mut self, kind: Namespaces, file: BorrowedFd<'_>) -> Result<()> {
         self.remember(kind)?;
-        ns::setns(file, kind).doing(|| format!("join the {} namespace", word(kind)))
+        ns::setns_process(file, kind).doing(|| format!("join the {} namespace", word(kind)))
     }
 
     fn lend(&mut self, affinity: Option<&[u64]>) -> Result<()> {

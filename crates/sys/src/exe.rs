@@ -64,9 +64,9 @@ pub fn execute(argv: &[CString], env: &[CString]) -> Error {
 
 /// The file, opened through a read-only mount that only this descriptor leads to.
 fn read_only() -> Result<OwnedFd> {
-    let tree = mount::clone_tree(c"/proc/self/exe", false)?;
+    let tree = mount::open_tree_itself(CWD, c"/proc/self/exe", mount::OpenTreeFlags::OPEN_TREE_CLONE)?;
     let attr = MountAttr { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), ..MountAttr::default() };
-    mount::mount_setattr(tree.as_fd(), c"", false, attr)?;
+    mount::mount_setattr_itself(tree.as_fd(), c"", false, attr)?;
     let path = CString::new(format!("/proc/self/fd/{}", tree.as_raw_fd())).unwrap_or_default();
     fs::openat(CWD, &path, OFlags::RDONLY, 0)
 }
@@ -86,6 +86,8 @@ fn move_to(file: OwnedFd) -> Result<OwnedFd> {
 fn sealed_copy() -> Result<OwnedFd> {
     let own = fs::openat(CWD, c"/proc/self/exe", OFlags::RDONLY, 0)?;
     if rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::SEAL)) {
+        // What was missing the first time is known from the start now.
+        mount::look_for_setattr();
         return Ok(own);
     }
     let copy = call("memfd_create", &[Arg::Str(b"hull"), Arg::Text("MFD_CLOEXEC|MFD_ALLOW_SEALING")], || {

@@ -9,6 +9,7 @@
 
 pub mod bpf;
 mod call;
+mod classic;
 pub mod cred;
 pub mod exe;
 pub mod fs;

@@ -14,6 +14,7 @@ pub use rustix::mount::{
 };
 
 use crate::call::{Arg, Result, call};
+use crate::classic;
 
 /// `fsopen(2)`: a context in which a file system of the type `name` is configured.
 pub fn fsopen(name: &CStr) -> Result<OwnedFd> {
@@ -55,6 +56,15 @@ pub fn fsmount(fs: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<OwnedFd
 
 /// `open_tree(2)`; with `OPEN_TREE_CLONE` a detached copy of the mount at `path`.
 pub fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: OpenTreeFlags) -> Result<OwnedFd> {
+    if classic::in_use() {
+        return classic::open_tree(dir, path, flags);
+    }
+    let result = open_tree_itself(dir, path, flags);
+    if classic::missing(&result) { classic::open_tree(dir, path, flags) } else { result }
+}
+
+/// The call itself, and nothing in its place.
+pub(crate) fn open_tree_itself(dir: BorrowedFd<'_>, path: &CStr, flags: OpenTreeFlags) -> Result<OwnedFd> {
     let flags = flags | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     call("open_tree", &[Arg::fd(&dir), Arg::cstr(path), Arg::Flags(&flags)], || {
         rustix::mount::open_tree(dir, path, flags)
@@ -128,6 +138,21 @@ impl fmt::Display for MountAttr {
 
 /// `mount_setattr(2)` on the mount at `path`, or with `AT_EMPTY_PATH` on `dir` itself; `AT_RECURSIVE` for all below.
 pub fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, recursive: bool, attr: MountAttr) -> Result<()> {
+    if classic::in_use() {
+        return classic::mount_setattr(dir, path, recursive, attr);
+    }
+    let result = mount_setattr_itself(dir, path, recursive, attr);
+    if classic::missing(&result) { classic::mount_setattr(dir, path, recursive, attr) } else { result }
+}
+
+/// Finds out whether there is such a call, before something is made that only it could change.
+pub(crate) fn look_for_setattr() {
+    // Of no mount: the answer is an error either way.
+    let _ = classic::missing(&mount_setattr_itself(CWD, c"/proc/self/exe/none", false, MountAttr::default()));
+}
+
+/// The call itself, and nothing in its place.
+pub(crate) fn mount_setattr_itself(dir: BorrowedFd<'_>, path: &CStr, recursive: bool, attr: MountAttr) -> Result<()> {
     const AT_RECURSIVE: i32 = 0x8000;
     let (mut flags, mut names) = (0, Vec::new());
     for (given, flag, name) in
@@ -186,7 +211,14 @@ pub fn new_filesystem(
     options: &[(CString, Option<CString>)],
     attributes: MountAttrFlags,
 ) -> Result<OwnedFd> {
-    let context = fsopen(kind)?;
+    if classic::in_use() {
+        return classic::new_filesystem(kind, source, options, attributes);
+    }
+    let context = fsopen(kind);
+    if classic::missing(&context) {
+        return classic::new_filesystem(kind, source, options, attributes);
+    }
+    let context = context?;
     if let Some(source) = source {
         fsconfig_string(context.as_fd(), c"source", source)?;
     }

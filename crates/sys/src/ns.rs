@@ -2,12 +2,12 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
 use crate::call::{Arg, Error, Result, call, join};
-use crate::trace;
+use crate::{classic, fs, process, sync, trace};
 
 /// The namespaces of `namespaces(7)`, as their `CLONE_NEW*` bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +136,41 @@ pub fn clone_sibling(namespaces: Namespaces) -> Result<Fork> {
 }
 
 fn fork(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> Result<Fork> {
+    if !(classic::lends() && namespaces.contains(Namespaces::MOUNT)) {
+        let fork = copy(namespaces, cgroup, sibling)?;
+        if matches!(fork, Fork::Child) {
+            classic::born(namespaces.contains(Namespaces::MOUNT));
+        }
+        return Ok(fork);
+    }
+    if sibling || namespaces.contains(Namespaces::USER) {
+        return Err(Error::new("open_tree", "OPEN_TREE_CLONE for a container with a user namespace", Errno::NOSYS));
+    }
+    // The child gets our mount namespace, and begins when we have left it.
+    let (ours, theirs) = sync::pair()?;
+    match copy(namespaces.without(Namespaces::MOUNT), cgroup, false)? {
+        Fork::Child => {
+            drop(ours);
+            classic::born(true);
+            theirs.receive()?;
+            Ok(Fork::Child)
+        }
+        Fork::Parent { pid, pidfd } => {
+            drop(theirs);
+            if let Err(error) = classic::leave() {
+                const SIGKILL: i32 = 9;
+                // It waits, and has nothing that would outlive it.
+                let _ = process::pidfd_send_signal(pidfd.as_fd(), SIGKILL);
+                let _ = process::wait(pidfd.as_fd(), true);
+                return Err(error);
+            }
+            drop(ours);
+            Ok(Fork::Parent { pid, pidfd })
+        }
+    }
+}
+
+fn copy(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> Result<Fork> {
     const CLONE_PIDFD: u64 = 0x1000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let text = CloneText { namespaces, cgroup: cgroup.map(|fd| fd.as_raw_fd()), sibling };
@@ -154,28 +189,56 @@ fn fork(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -
     } else {
         clone.exit_signal = libc::SIGCHLD as u64;
     }
+    let plain = clone.flags | clone.exit_signal;
     if let Some(cgroup) = cgroup {
         clone.flags |= CLONE_INTO_CGROUP;
         clone.cgroup = cgroup.as_raw_fd() as u64;
     }
-    let pending = if trace::enabled() { trace::begin("clone3", &args) } else { None };
-    // SAFETY: without CLONE_VM the child gets a copy of the address space, and this process has one thread, so the
-    // copy is whole; the structure lives on this stack and has the size given.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut clone, size_of::<libc::clone_args>()) };
-    let result = crate::process::check(result);
+    let result = cloned("clone3", &args, || {
+        // SAFETY: without CLONE_VM the child gets a copy of the address space, and this process has one thread, so the
+        // copy is whole; the structure lives on this stack and has the size given.
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut clone, size_of::<libc::clone_args>()) }
+    });
+    let result = match result {
+        // Docker's filter, for one, has it look missing.
+        Err(error) if error.errno() == Errno::NOSYS => cloned("clone", &[Arg::Show(&text)], || {
+            // SAFETY: as above; without a stack of its own the child goes on on its copy of ours.
+            unsafe { libc::syscall(libc::SYS_clone, plain, 0, &raw mut pidfd, 0, 0) }
+        })
+        .inspect(|pid| {
+            if let (0, Some(cgroup)) = (pid, cgroup) {
+                enter_group(cgroup);
+            }
+        }),
+        other => other,
+    };
+    match result? {
+        0 => Ok(Fork::Child),
+        // SAFETY: the kernel wrote a new descriptor that nobody else owns.
+        pid => Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// What [`copy`] could not do at the clone: without it the process must not go on, and nobody hears it yet.
+fn enter_group(cgroup: BorrowedFd<'_>) {
+    if fs::write_file(cgroup, c"cgroup.procs", b"0").is_err() {
+        process::exit_now(1);
+    }
+}
+
+/// A call that comes back twice.
+fn cloned(name: &'static str, args: &[Arg<'_>], body: impl FnOnce() -> i64) -> Result<i64> {
+    let pending = if trace::enabled() { trace::begin(name, args) } else { None };
+    let result = process::check(body());
     if let Ok(0) = result {
         // The record belongs to the parent, who alone sees both sides of the call.
         trace::set_role(trace::Role::Child);
-        return Ok(Fork::Child);
+        return Ok(0);
     }
     if let Some(pending) = pending {
         pending.end(result);
     }
-    match result {
-        // SAFETY: the kernel wrote a new descriptor that nobody else owns.
-        Ok(pid) => Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
-        Err(errno) => Err(Error::new("clone3", join(&args), errno)),
-    }
+    result.map_err(|errno| Error::new(name, join(args), errno))
 }
 
 /// How many threads this process has: /proc/self/task has a link for each, and two of its own.
@@ -190,6 +253,38 @@ pub fn unshare(namespaces: Namespaces) -> Result<()> {
         // SAFETY: only namespaces are unshared here, never the descriptor table that Rust's owners rely on.
         crate::process::check(i64::from(unsafe { libc::unshare(namespaces.0 as i32) })).map(drop)
     })
+}
+
+/// `setns(2)` with a process, or one namespace: joins those of its namespaces that are named, all at once. Where `process` is its folder in
+/// /proc, as it is without `pidfd_open(2)`, one after the other, those of its user namespace last.
+pub fn setns_process(process: BorrowedFd<'_>, kinds: Namespaces) -> Result<()> {
+    let names = [
+        (Namespaces::MOUNT, c"ns/mnt"),
+        (Namespaces::PID, c"ns/pid"),
+        (Namespaces::UTS, c"ns/uts"),
+        (Namespaces::IPC, c"ns/ipc"),
+        (Namespaces::NETWORK, c"ns/net"),
+        (Namespaces::CGROUP, c"ns/cgroup"),
+        (Namespaces::TIME, c"ns/time"),
+        (Namespaces::USER, c"ns/user"),
+    ];
+    let result = setns(process, kinds);
+    if !matches!(&result, Err(error) if error.errno() == Errno::INVAL) {
+        return result;
+    }
+    let wanted = names.into_iter().filter(|(kind, _)| kinds.contains(*kind));
+    let opened = wanted.map(|(kind, name)| Ok((kind, fs::openat(process, name, rustix::fs::OFlags::RDONLY, 0)?)));
+    let opened = match opened.collect::<Result<Vec<_>>>() {
+        // It is no folder: what the kernel said was meant.
+        Err(error) if error.errno() == Errno::NOTDIR => return result,
+        other => other?,
+    };
+    // What the rights here allow; the rest takes those in the user namespace.
+    let user = |kind: &Namespaces| *kind == Namespaces::USER;
+    let rest: Vec<_> =
+        opened.iter().filter(|(kind, file)| user(kind) || setns(file.as_fd(), *kind).is_err()).collect();
+    let (first, then): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(kind, _)| user(kind));
+    first.into_iter().chain(then).try_for_each(|(kind, file)| setns(file.as_fd(), *kind))
 }
 
 /// `setns(2)`: joins the namespace that `namespace` is a descriptor of; `kind` guards against another kind.

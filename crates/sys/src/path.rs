@@ -84,6 +84,8 @@ impl Root {
         otherwise: impl FnOnce(RootRef<'_>) -> std::result::Result<OwnedFd, pathrs::error::Error>,
     ) -> Result<OwnedFd> {
         self.event(operation, path, || match open_in_root(self.0.as_fd(), path, flags) {
+            // Step by step is checked by a procfs, and a container may have none.
+            Err(errno @ (Errno::NOSYS | Errno::PERM)) if rustix::fs::stat("/proc/self/fd").is_err() => Err(errno),
             Err(Errno::NOSYS | Errno::PERM) => {
                 otherwise(RootRef::from_fd(self.0.as_fd())).map_err(|error| errno(&error))
             }

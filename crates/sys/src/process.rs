@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 pub use rustix::process::{Pid, Signal};
 use rustix::process::{PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions};
@@ -143,11 +144,32 @@ pub fn set_stdio(from: BorrowedFd<'_>, number: i32) -> Result<()> {
     })
 }
 
-/// `pidfd_open(2)`.
+/// A descriptor that is readable when the process has ended: `pidfd_open(2)`. None where there is no such call.
+pub fn end_of(pid: i32) -> Result<Option<OwnedFd>> {
+    let result = call("pidfd_open", &[Arg::Int(pid.into()), Arg::Int(0)], || {
+        rustix::process::pidfd_open(Pid::from_raw(pid).ok_or(Errno::INVAL)?, PidfdFlags::empty())
+    });
+    match result {
+        Err(error) if error.errno() == Errno::NOSYS => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// `pidfd_open(2)`. Where there is no such call, the process's folder in /proc: it can be sent signals and says the same
+/// process for good, but it cannot be polled.
+///
+/// # Errors
+/// `ESRCH` if there is no such process.
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
-    call("pidfd_open", &[Arg::Int(pid.into()), Arg::Int(0)], || {
-        let pid = Pid::from_raw(pid).ok_or(Errno::INVAL)?;
-        rustix::process::pidfd_open(pid, PidfdFlags::empty())
+    if let Some(pidfd) = end_of(pid)? {
+        return Ok(pidfd);
+    }
+    let path = CString::new(format!("/proc/{pid}")).unwrap_or_default();
+    crate::fs::openat(crate::fs::CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY, 0).map_err(|error| {
+        match error.errno() {
+            Errno::NOENT => Error::new("pidfd_open", pid.to_string(), Errno::SRCH),
+            _ => error,
+        }
     })
 }
 

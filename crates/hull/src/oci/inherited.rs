@@ -4,7 +4,6 @@
 use std::fs;
 
 use hull_runtime::plan::Process;
-use hull_sys::process;
 
 use crate::report::Report;
 
@@ -31,7 +30,6 @@ impl Inherited {
         }
         // This may begin the program again, which then has to find them, so they are kept back only after it.
         crate::out_of_reach()?;
-        process::close_on_exec_from(3).map_err(|error| Report::host("keep descriptors to itself", error))?;
         Ok(Self { listening, count })
     }
 
