@@ -90,9 +90,10 @@ fn a_long_paste_comes_back_whole() {
     // More than all buffers on the way hold together.
     screen.paste(format!("{}\x04", format!("{}\r", "x".repeat(79)).repeat(1500)));
     let seen = || screen.shown().matches('x').count();
-    while seen() < 79 * 1500 {
-        let before = seen();
-        eventually("it goes on", || seen() > before);
+    let mut so_far = seen();
+    while so_far < 79 * 1500 {
+        eventually("it goes on", || seen() > so_far);
+        so_far = seen();
     }
     screen.wait_for("end");
     assert_eq!(screen.end().code(), Some(0));

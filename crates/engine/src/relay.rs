@@ -235,6 +235,8 @@ impl Drop for Relay {
         if let Some(cooked) = &self.cooked {
             let _ = tty::restore(stdio::stdin(), cooked);
         }
+        // What came too late for the container is not for us.
+        while signal::next(self.signals.as_fd()).is_some() {}
         let _ = signal::restore(&self.before);
     }
 }

@@ -86,7 +86,6 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
     let mut relay = Relay::prepare(options)?;
     let sync = || lasting.as_ref().map_or(Ok(()), Lasting::sync);
     let ended = contain(&hold, assembled.mount, &assembled.options, &mut relay, sync)?;
-    drop(relay);
 
     if let Some(lasting) = lasting {
         lasting.exited(ended.code())?;
@@ -94,6 +93,8 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
     }
     drop(hold);
     drop(assembled.keep);
+    // Last: a signal must not end this process between the container's end and that of what it has left.
+    drop(relay);
     Ok(ended.code())
 }
 
