@@ -45,6 +45,7 @@ mod oci_spec;
 mod oci_update;
 mod platforms;
 mod podman;
+mod podman_v2;
 mod progress;
 mod push;
 mod registry_peers;

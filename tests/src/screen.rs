@@ -93,7 +93,7 @@ impl Screen {
     /// Waits until `text` is shown.
     ///
     /// # Panics
-    /// It is not within ten seconds.
+    /// It is not within a minute.
     pub fn wait_for(&self, text: &str) {
         eventually(&format!("{text:?} on the screen"), || self.shown().contains(text));
     }
@@ -119,7 +119,7 @@ impl Screen {
     /// Waits for the program's end.
     ///
     /// # Panics
-    /// It does not end within ten seconds.
+    /// It does not end within a minute.
     pub fn end(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the program ends", || {

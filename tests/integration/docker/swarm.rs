@@ -10,21 +10,8 @@ fn replicas(docker: &Docker) -> Vec<String> {
     list.lines().map(str::to_owned).collect()
 }
 
-fn wait_for(docker: &Docker, what: &str, mut done: impl FnMut(&[String]) -> bool) {
-    let mut last = Vec::new();
-    // Swarm takes some seconds for each of these.
-    for _ in 0..4 {
-        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually(what, || {
-                last = replicas(docker);
-                done(&last)
-            })
-        }));
-        if seen.is_ok() {
-            return;
-        }
-    }
-    panic!("{what}: {last:?}\n{}", docker.client(&["service", "ps", "--no-trunc", "web"]).out);
+fn wait_for(docker: &Docker, what: &str, done: impl Fn(&[String]) -> bool) {
+    eventually(what, || done(&replicas(docker)));
 }
 
 pub fn all(docker: &Docker, checks: &mut Checks) {
