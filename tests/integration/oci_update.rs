@@ -122,6 +122,7 @@ fn a_refused_value_is_named_with_its_file_and_nothing_is_changed() {
         (&["--pids-limit", "-7"], "pids.max to -7"),
         (&["--memory", "much"], "it is a size such as"),
         (&["--resources", "no-such-file"], "no-such-file"),
+        (&["--pids-limit", "99", "--l3-cache-schema", "L3:0=f"], "resctrl"),
     ] {
         let said = bundle.oci(&[&["update"], options, &[&*id]].concat());
         assert!(said.code == 1 && said.err.contains(words), "{options:?}: {said:?}");
@@ -164,4 +165,17 @@ fn a_paused_container_can_be_killed_and_deleted() {
         }
         bundle.ok(&["delete", "--force", &id]);
     }
+}
+
+/// The text of its files is tested beside them (`rdt.rs`); that there are none is all that most machines can show.
+#[test]
+fn a_class_of_intel_rdt_without_its_file_system_is_an_error_that_names_the_field() {
+    if fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - resctrl ") {
+        return hull_tests::skipped("intel_rdt", "resctrl is mounted here, and its classes are this machine's");
+    }
+    let bundle = Bundle::new("true");
+    bundle.change(|spec| spec["linux"]["intelRdt"] = json!({"l3CacheSchema": "L3:0=f"}));
+    let said = bundle.oci(&["run", &bundle.id("rdt")]);
+    assert!(said.code == 1 && said.err.contains("linux.intelRdt") && said.err.contains("resctrl"), "{said:?}");
+    assert_eq!(bundle.ok(&["list", "-q"]), "");
 }

@@ -122,12 +122,12 @@ pub fn contain(
     let writes = cgroup::plan(&host, resources(&spec)?)?;
     let place = Place::Beside(format!("hull-{}", hold.id()));
     hold.groups(cgroup::folders(&host, &place, &writes))?;
-    let group = Cgroup::create(&host, &place, &writes)?;
+    let mut group = Cgroup::create(&host, &place, &writes)?;
 
     let stdio = streams.stdio()?;
     // A terminal has to be connected before anything is written to it.
     let start = if matches!(stdio, Stdio::Terminal) { Start::WhenTold } else { Start::AtOnce };
-    let inputs = Inputs { root, cgroup: &group, stdio, start, about: About::default(), place: None };
+    let inputs = Inputs { root, cgroup: &mut group, stdio, start, about: About::default(), place: None };
     let mut created = hull_runtime::create(&plan, inputs)?;
     if let Err(error) = meanwhile().and_then(|()| streams.connect(&mut created)) {
         created.abandon();

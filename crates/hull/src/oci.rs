@@ -331,20 +331,18 @@ fn format(arguments: &[OsString]) -> log::Format {
 struct Call<'a> {
     root: &'a Path,
     caller: Caller,
+    /// Whether systemd makes the groups.
+    systemd: bool,
     log: &'a log::Log,
 }
 
 fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
-    let refuse = |what: &str| Err(Report::usage(format!("{what} is not supported yet"), None));
-    if oci.systemd_cgroup {
-        return refuse("--systemd-cgroup");
-    }
     let caller = Caller::look(oci.rootless)?;
     let root = oci.root.map_or_else(Caller::root, Ok)?;
     // A bundle's folder becomes the current one.
     let root =
         &std::path::absolute(&root).map_err(|error| Report::host(format!("find {}", root.display()), error))?;
-    let call = Call { root, caller, log };
+    let call = Call { root, caller, systemd: oci.systemd_cgroup, log };
     match oci.verb {
         Verb::Create(args) => create::create(&call, &args).map(|()| 0),
         Verb::Run { create, detach: true, .. } => create::run_detached(&call, &create),

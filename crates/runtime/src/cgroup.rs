@@ -5,8 +5,10 @@
 //!
 //! Sources: `cgroups(7)`, the kernel's `cgroup-v1/` and `cgroup-v2.rst`, runtime-spec "Control groups".
 
+mod adopt;
 mod apply;
 mod clear;
+mod dbus;
 mod devices;
 pub mod enter;
 mod fields;
@@ -20,7 +22,11 @@ mod oom;
 mod other;
 mod place;
 mod stats;
+mod systemd;
+mod text_form;
+mod unit;
 
+pub use adopt::stop_unit;
 pub use clear::{is_abandoned, kill_leftover, leftovers, remove_leftover};
 pub use devices::standard_devices;
 pub use freezer::is_frozen;
@@ -31,3 +37,5 @@ pub use merge::merged;
 pub use oom::OutOfMemory;
 pub use place::Place;
 pub use stats::{Interface, Stats, interfaces};
+pub use systemd::check as check_systemd;
+pub use unit::{Property, Unit, annotated};

@@ -4,7 +4,9 @@
 //!
 //! ```text
 //!   parent                           child
-//!   clone3 ------------------------> joins its groups and what exists already
+//!   clone3 ------------------------>
+//!   systemd makes groups, "go" ----> (if asked to)
+//!                                    joins its groups and what exists already
 //!   what only it may do, "go" -----> (if there is something: id maps, oom_score_adj)
 //!                                    mounts
 //!   runs hooks <-------------------- "hooks"        (if it has some)
@@ -38,7 +40,7 @@ pub struct Inputs<'a> {
     /// The root file system: a detached mount that nothing on the host shows.
     pub root: OwnedFd,
     /// The groups, with their limits in force already.
-    pub cgroup: &'a Cgroup,
+    pub cgroup: &'a mut Cgroup,
     /// What the command reads and writes.
     pub stdio: Stdio,
     /// When the command is executed.
@@ -75,7 +77,7 @@ pub enum Stdio {
 /// # Errors
 /// The step that failed, in the parent or in the child. Nothing is left then: the child is dead and reaped, and what
 /// it had made went with its namespaces.
-pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
+pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     out_of_reach()?;
     if rootfs::is_shared(plan) && inputs.place.is_none() {
         let cause = "without a mount namespace of its own it would change the caller's mounts";
@@ -93,6 +95,10 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     // A copy of a shared mount is its peer: what is mounted in the container would appear on the host.
     mounts::make_private(inputs.root.as_fd()).doing(|| "take the root file system".to_owned())?;
     let joins = join::open(plan)?;
+    if let Some(owner) = plan.owner_of_groups() {
+        // With its limits in force, which stay root's.
+        inputs.cgroup.give_to(owner)?;
+    }
 
     let (ours, theirs) = sync::pair().doing(|| "make the line to the container".to_owned())?;
 
@@ -112,7 +118,7 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     drop(sources);
 
     let mut created = Created::new(pid, pidfd, ours, matches!(inputs.start, Start::WhenTold));
-    match bring_up(&mut created, plan, &inputs) {
+    match bring_up(&mut created, plan, &mut inputs) {
         Ok(()) => Ok(created),
         Err(error) => {
             created.abandon();
@@ -121,7 +127,12 @@ pub fn create(plan: &Plan, inputs: Inputs<'_>) -> Result<Created> {
     }
 }
 
-fn bring_up(created: &mut Created, plan: &Plan, inputs: &Inputs<'_>) -> Result<()> {
+fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>) -> Result<()> {
+    if inputs.cgroup.wants_process() {
+        // After the clone, for systemd wants the process first.
+        inputs.cgroup.adopt(created.pid)?;
+        created.tell(b"go")?;
+    }
     if plan.namespaces.new.contains(Namespaces::USER) {
         trace::stage(
             "say who is who",

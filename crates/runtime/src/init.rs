@@ -54,8 +54,13 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     if plan.die_with_parent {
         parent::tie(line)?;
     }
-    // One that came through another process was not born in its v2 group.
-    inputs.cgroup.join(!joins.through)?;
+    if inputs.cgroup.wants_process() {
+        // systemd makes the groups around this process, and puts it into them.
+        parent::wait(line, b"go")?;
+    } else {
+        // One that came through another process was not born in its v2 group.
+        inputs.cgroup.join(!joins.through)?;
+    }
     if plan.namespaces.new.contains(Namespaces::CGROUP) {
         ns::unshare(Namespaces::CGROUP).doing(|| "root the cgroup view at the container's group".to_owned())?;
     }

@@ -27,6 +27,7 @@ pub mod options;
 mod parent;
 pub mod passwd;
 pub mod plan;
+pub mod rdt;
 mod rootfs;
 mod running;
 pub mod seccomp;

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::ffi::CString;
 use std::path::PathBuf;
 
+use hull_sys::mount::MountAttrFlags;
 use hull_sys::ns::Namespaces;
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
@@ -148,6 +149,19 @@ fn given_or<'a, T: Clone + DeserializeOwned>(given: &'a Option<T>, text: &str) -
     }
 }
 
+impl Plan {
+    /// Whose the container's group becomes on v2, if that is somebody else than root: its own root's, where it sees the group as
+    /// the root of its view and may write there (runtime-spec, "Cgroup ownership").
+    pub fn owner_of_groups(&self) -> Option<u32> {
+        let writable = |step: &MountStep| {
+            let read_only = step.options.set & u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()) != 0;
+            matches!(step.what, What::Cgroup) && !read_only
+        };
+        let own = self.namespaces.new.contains(Namespaces::CGROUP) && self.mounts.iter().any(writable);
+        self.namespaces.uids.outside(self.process.uid).filter(|owner| own && *owner != 0)
+    }
+}
+
 fn text(doing: &str, value: &str) -> Result<CString> {
     CString::new(value).map_err(|_| Error::invalid(doing, format!("{value:?} holds a NUL")))
 }
@@ -161,11 +175,8 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let mut fields = Vec::new();
     if let Some(linux) = spec.linux() {
         let listens = linux.seccomp().as_ref().is_some_and(|profile| profile.listener_path().is_some());
-        let names: [(&str, bool); 3] = [
-            ("linux.seccomp.listenerPath", listens),
-            ("linux.intelRdt", linux.intel_rdt().is_some()),
-            ("linux.netDevices", linux.net_devices().is_some()),
-        ];
+        let names: [(&str, bool); 2] =
+            [("linux.seccomp.listenerPath", listens), ("linux.netDevices", linux.net_devices().is_some())];
         fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
     }
     refuse_label("linux.mountLabel", spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()))?;

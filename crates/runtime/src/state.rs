@@ -22,10 +22,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{self, Cgroup, Host};
+use crate::cgroup::{self, Cgroup, Host, Unit};
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, About, Hook};
 use crate::plan::{Join, Plan};
+use crate::rdt::Rdt;
 use crate::rootfs;
 use crate::spec;
 use crate::start;
@@ -65,6 +66,12 @@ pub struct State {
     pub keyring: Option<String>,
     /// Folders of its control groups.
     pub groups: Vec<PathBuf>,
+    /// The unit of systemd's that the groups are, if it makes them.
+    #[serde(default)]
+    pub unit: Option<Unit>,
+    /// Its group in the resctrl file system.
+    #[serde(default)]
+    pub rdt: Option<Rdt>,
     /// The limits in force.
     #[serde(default)]
     pub resources: LinuxResources,
@@ -322,7 +329,13 @@ impl Folder {
         if let Some(init) = init(&state)? {
             kill_and_wait(&init, &state)?;
         }
+        if let Some(unit) = &state.unit {
+            // Of what still runs systemd would take leave first, for a minute and a half.
+            state.groups.iter().try_for_each(|group| cgroup::kill_leftover(group))?;
+            cgroup::stop_unit(unit)?;
+        }
         state.groups.iter().try_for_each(|group| cgroup::remove_leftover(group))?;
+        state.rdt.as_ref().map_or(Ok(()), Rdt::remove)?;
         self.remove()?;
         Ok(hooks::run_all(&state.poststop, &state.about(), "stopped", 0))
     }

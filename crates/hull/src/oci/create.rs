@@ -10,6 +10,7 @@ use hull_engine::{Relay, RunOptions, Streams};
 use hull_runtime::caps;
 use hull_runtime::cgroup::{Cgroup, Host};
 use hull_runtime::plan::{self, Plan};
+use hull_runtime::rdt::{self, Rdt};
 use hull_runtime::state::{self, Folder, State};
 use hull_runtime::{Created, Inputs, Start, Stdio, spec, start};
 use hull_sys::mount;
@@ -81,11 +82,10 @@ pub(super) fn run(call: &Call<'_>, args: &CreateArgs, keep: bool, adopt: bool) -
     let Made { mut folder, group, created, .. } = made;
     drop(created);
     folder.keep();
+    group.keep();
     if keep {
-        group.keep();
         return Ok(ended.code());
     }
-    group.remove()?;
     call.log.warn(folder.delete(true)?);
     Ok(ended.code())
 }
@@ -110,6 +110,8 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
         annotations: spec.annotations().clone().unwrap_or_default(),
         keyring: plan.keyring.as_ref().map(|name| name.to_string_lossy().into_owned()),
         groups: groups.folders(&host),
+        unit: groups.unit().cloned(),
+        rdt: rdt(spec, &args.id)?,
         resources: groups.resources.clone(),
         joined_mounts: plan.namespaces.path(Namespaces::MOUNT),
         poststart: plan.hooks.poststart.clone(),
@@ -119,7 +121,7 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
     // Whoever clears up after a kill finds from here on where to look.
     folder.write(&state)?;
     folder.write_spec(&bundle.text)?;
-    let group = groups.create(&host)?;
+    let mut group = groups.create(&host)?;
     let begin = match stdio {
         Some(_) => Start::WhenTold,
         None => Start::WhenConnected(start::listen(folder.as_fd())?),
@@ -130,7 +132,7 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
     };
     let inputs = Inputs {
         root: tree(&bundle.rootfs)?,
-        cgroup: &group,
+        cgroup: &mut group,
         stdio,
         start: begin,
         about: state.about(),
@@ -149,7 +151,9 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
     let mut made = Made { folder, state, group, created };
     let process = spec.process().as_ref();
     let told = process.map_or(Ok(()), |process| args.handover.give_terminal(&mut made.created, process));
-    match told.and_then(|()| args.handover.tell(&made.created)) {
+    // It is in front of the command, so all that comes of it is in its class.
+    let rdt = made.state.rdt.as_ref().map_or(Ok(()), |rdt| rdt.apply(&[made.state.pid]));
+    match told.and(rdt.map_err(Report::from)).and_then(|()| args.handover.tell(&made.created)) {
         Ok(()) => Ok(made),
         Err(report) => {
             undo(made.folder, made.group);
@@ -161,8 +165,8 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
 /// Takes away what there is of a container that could not be brought to life.
 fn undo(mut folder: Folder, group: Cgroup) {
     folder.keep();
+    group.keep();
     // The reason is told by the caller; what cannot be removed is `delete --force`'s.
-    let _ = group.remove();
     let _ = folder.delete(true);
 }
 
@@ -240,4 +244,10 @@ pub fn check_process(process: &Process) -> Result<(), Report> {
 /// The session keyring of the container, by runc's name for it: an exec joins it by that.
 fn keyring(id: &str) -> Result<CString, Report> {
     CString::new(format!("_ses.{id}")).map_err(|error| Report::host("use the id", error))
+}
+
+/// The group of the container in the resctrl file system, which has to be mounted then.
+fn rdt(spec: &Spec, id: &str) -> Result<Option<Rdt>, Report> {
+    let given = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+    given.map(|given| Ok(Rdt::of(&rdt::root("linux.intelRdt")?, given, id)?)).transpose()
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hull_runtime::cgroup::{self, Cgroup, OutOfMemory, Stats};
+use hull_runtime::rdt::Rdt;
 use hull_runtime::state::{self, State, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
@@ -71,6 +72,7 @@ fn follow(
 
 fn stats(state: &State, groups: &Cgroup) -> Result<Stats, Report> {
     let mut stats = groups.stats()?;
+    stats.intel_rdt = state.rdt.as_ref().map(Rdt::stats).unwrap_or_default();
     let own = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net"));
     let pid = state.pid.to_string();
     // In the host's network the numbers would be the host's.

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use hull_runtime::cgroup::{self, Cgroup, Host, Place, Write};
+use hull_runtime::cgroup::{self, Cgroup, Host, Place, Unit, Write};
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::Call;
+use super::caller::Caller;
 use crate::report::Report;
 
 /// What is to be made.
@@ -31,8 +32,11 @@ impl Groups {
         }
         let given = linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| path != Path::new(""));
         let limits = cgroup::plan(host, &resources)?;
-        let place = Place::from_spec(&given.clone().unwrap_or_else(|| PathBuf::from(id)))?;
-        let needed = !call.caller.is_user() || given.is_some() || !limits.is_empty();
+        let place = match call.systemd {
+            true => of_systemd(call, spec, given.as_deref(), id)?,
+            false => Place::from_spec(&given.clone().unwrap_or_else(|| PathBuf::from(id)))?,
+        };
+        let needed = call.systemd || !call.caller.is_user() || given.is_some() || !limits.is_empty();
         // Nothing is asked for that would not be in force.
         if !needed && !place.is_open(host) {
             return Ok(Self { resources, writes: Vec::new(), place: None });
@@ -49,6 +53,11 @@ impl Groups {
         Ok(Self { resources, writes, place: Some(place) })
     }
 
+    /// The unit that they are, if systemd makes them.
+    pub fn unit(&self) -> Option<&Unit> {
+        self.place.as_ref().and_then(Place::unit)
+    }
+
     /// Where they will be.
     pub fn folders(&self, host: &Host) -> Vec<PathBuf> {
         self.place.as_ref().map(|place| cgroup::folders(host, place, &self.writes)).unwrap_or_default()
@@ -61,4 +70,16 @@ impl Groups {
             None => Ok(Cgroup::none(host)),
         }
     }
+}
+
+/// The unit, of the machine's systemd or of the user's own.
+fn of_systemd(call: &Call<'_>, spec: &Spec, path: Option<&Path>, id: &str) -> Result<Place, Report> {
+    let user = match call.caller {
+        Caller::Root => None,
+        Caller::User(user) => Some(user),
+    };
+    let unit = Unit::from_spec(path, id, user)?;
+    cgroup::check_systemd(&unit)?;
+    let annotations = spec.annotations().as_ref();
+    Ok(Place::Unit(unit, annotations.map_or(Ok(Vec::new()), cgroup::annotated)?))
 }

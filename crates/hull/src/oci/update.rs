@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hull_engine::options::bytes;
-use hull_runtime::cgroup::{self, Host};
+use hull_runtime::cgroup::{self, Host, Write};
+use hull_runtime::rdt::{self, Rdt};
 use hull_runtime::spec;
-use hull_runtime::state::{Folder, Status};
-use oci_spec::runtime::LinuxResources;
+use hull_runtime::state::{Folder, State, Status};
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde_json::{Value, json};
 
 use super::manage::groups;
@@ -103,6 +104,25 @@ impl UpdateArgs {
     }
 }
 
+impl UpdateArgs {
+    /// The container's group in the resctrl file system, with other schemata, if those are asked for.
+    fn rdt(&self, state: &State) -> Result<Option<Rdt>, Report> {
+        let (cache, bandwidth) = (&self.l3_cache_schema, &self.mem_bw_schema);
+        let flag = match (cache, bandwidth) {
+            (None, None) => return Ok(None),
+            (Some(_), _) => "--l3-cache-schema",
+            _ => "--mem-bw-schema",
+        };
+        let mut given = LinuxIntelRdt::default();
+        given.set_l3_cache_schema(cache.clone()).set_mem_bw_schema(bandwidth.clone());
+        let root = rdt::root(flag)?;
+        Ok(Some(match &state.rdt {
+            Some(rdt) => Rdt { schemata: rdt::lines(&given), ..rdt.clone() },
+            None => Rdt::of(&root, &given, &state.id)?,
+        }))
+    }
+}
+
 /// The limits in a file.
 fn document(path: &Path, version: &str) -> Result<LinuxResources, Report> {
     let doing = || format!("read the resources from {}", path.display());
@@ -142,9 +162,6 @@ fn without_nulls(value: &Value) -> Value {
 
 /// `update`.
 pub fn update(root: &Path, args: &UpdateArgs) -> Result<i32, Report> {
-    if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
-        return Err(Report::usage("Intel RDT is not supported yet", None));
-    }
     let folder = Folder::open(root, &args.id)?;
     // Two updates at once would each keep what the other changed.
     let _turn = folder.wait_for_turn()?;
@@ -153,15 +170,31 @@ pub fn update(root: &Path, args: &UpdateArgs) -> Result<i32, Report> {
         return Err(Report::usage("container not running", None));
     }
     let update = args.resources(&state.oci_version)?;
-    state.resources = cgroup::merged(&state.resources, &update)?;
     let host = Host::detect()?;
-    let writes = cgroup::plan(&host, &state.resources)?;
+    let now = cgroup::plan(&host, &state.resources)?;
+    state.resources = cgroup::merged(&state.resources, &update)?;
+    let new = cgroup::plan(&host, &state.resources)?;
     let groups = groups(&state)?;
+    let rdt = args.rdt(&state)?;
     let check = state.resources.memory().is_some_and(|memory| memory.check_before_update() == Some(true));
     if check {
         groups.check_memory(&update)?;
     }
-    groups.update(&host, &writes)?;
+    let set = |from: &[Write], to: &[Write]| match &state.unit {
+        Some(unit) => groups.update_unit(&host, unit, from, to),
+        None => groups.update(&host, to),
+    };
+    set(&now, &new)?;
+    if let Some(rdt) = rdt {
+        // Those of a class that is new to the container's processes; the others are in it.
+        let pids = if state.rdt.is_none() { groups.processes()? } else { Vec::new() };
+        if let Err(error) = rdt.apply(&pids) {
+            // The reason is told; what was in force a moment ago can be set again.
+            let _ = set(&new, &now);
+            return Err(error.into());
+        }
+        state.rdt = Some(rdt);
+    }
     folder.write(&state)?;
     Ok(0)
 }

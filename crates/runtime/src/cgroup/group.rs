@@ -81,6 +81,25 @@ impl Group {
         Ok(String::from_utf8_lossy(&data).into_owned())
     }
 
+    /// Makes `owner` the owner of the folder and of the files that an owner may write to, as the kernel lists them.
+    pub(super) fn give_to(&self, owner: u32) -> Result<()> {
+        let doing = || format!("give the control group {} to {owner}", self.path.display());
+        let files = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+        // The list of cgroups(7), for kernels before 4.15.
+        let files = files.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned());
+        let group = fs::fstat(self.folder.as_fd()).doing(doing)?.st_gid;
+        fs::chown_handle(self.folder.as_fd(), owner, group).doing(doing)?;
+        for file in files.lines() {
+            let name = CString::new(file).unwrap_or_default();
+            match fs::chownat(self.folder.as_fd(), &name, owner, group) {
+                // Of a controller that the group does not have.
+                Err(error) if error.errno() == Errno::NOENT => {}
+                other => other.doing(doing)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Lets `controller` through to this group, from the root of the hierarchy down.
     pub(super) fn enable(&self, controller: &str) -> Result<()> {
         let mut at = self.hierarchy.mount.clone();

@@ -7,6 +7,7 @@ use hull_sys::fs::{self, CWD};
 use hull_sys::{Errno, bpf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use super::adopt::Pending;
 use super::clear::{collect_members, kill_tree, remove_all};
 use super::devices;
 use super::group::{Group, c_path, inherit_cpuset, is_v1_cpuset, make_parents, refuse_members};
@@ -22,15 +23,22 @@ pub struct Cgroup {
     removed: bool,
     /// Where the unified hierarchy is mounted, for a container that is in no group of its own.
     unified: Option<PathBuf>,
+    /// Of systemd, which has not made them yet.
+    pub(super) pending: Option<Pending>,
 }
 
 impl Cgroup {
-    /// Makes the groups at `place` and sets the limits.
+    /// Makes the groups at `place` and sets the limits; those of a unit are systemd's to make, once the process is there.
     ///
     /// # Errors
     /// The file that refused a value, with the value; a group at a given path that holds processes already.
     pub fn create(host: &Host, place: &Place, writes: &[Write]) -> Result<Self> {
-        let mut cgroup = Self { groups: Vec::new(), removed: false, unified: None };
+        if let Place::Unit(unit, more) = place {
+            let (host, unit) = (host.clone(), unit.clone());
+            let pending = Pending { host, unit, more: more.clone(), writes: writes.to_vec(), owner: None };
+            return Ok(Self { groups: Vec::new(), removed: true, unified: None, pending: Some(pending) });
+        }
+        let mut cgroup = Self { groups: Vec::new(), removed: false, unified: None, pending: None };
         for hierarchy in place.hierarchies(host, writes) {
             cgroup.make(hierarchy, place)?;
         }
@@ -52,7 +60,7 @@ impl Cgroup {
                 None => {}
             }
         }
-        Ok(Self { groups, removed: true, unified: None })
+        Ok(Self { groups, removed: true, unified: None, pending: None })
     }
 
     /// The groups at `paths`, for a further process. They stay when this is dropped.
@@ -65,13 +73,25 @@ impl Cgroup {
                 .map(|group| group.doing(|| format!("enter the control group {}", path.display())))
         };
         let groups = paths.iter().filter_map(open).collect::<Result<_>>()?;
-        Ok(Self { groups, removed: true, unified: None })
+        Ok(Self { groups, removed: true, unified: None, pending: None })
     }
 
     /// No groups: the container stays in those of its starter.
     pub fn none(host: &Host) -> Self {
         let unified = host.hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2 && host.unified());
-        Self { groups: Vec::new(), removed: true, unified: unified.map(|hierarchy| hierarchy.mount.clone()) }
+        let unified = unified.map(|hierarchy| hierarchy.mount.clone());
+        Self { groups: Vec::new(), removed: true, unified, pending: None }
+    }
+
+    /// Gives the container's group to `owner`, who may then make groups below it. v1's groups are nobody's to give: their
+    /// controllers do not hold what is below to the limits above.
+    pub(crate) fn give_to(&mut self, owner: u32) -> Result<()> {
+        match &mut self.pending {
+            Some(pending) => pending.owner = Some(owner),
+            None if self.groups.iter().any(|group| group.hierarchy.version == Version::V1) => {}
+            None => self.groups.iter().try_for_each(|group| group.give_to(owner))?,
+        }
+        Ok(())
     }
 
     /// Leaves the groups to the container, which outlives this process.
@@ -116,7 +136,7 @@ impl Cgroup {
     }
 
     /// On v2 the device lines are one program, which the kernel asks at each open and mknod.
-    fn guard_devices(&self, writes: &[Write]) -> Result<()> {
+    pub(super) fn guard_devices(&self, writes: &[Write]) -> Result<()> {
         let lines = writes.iter().filter(|write| write.controller == "devices");
         let has_v1 = |group: &Group| group.hierarchy.controllers.iter().any(|name| name == "devices");
         if lines.clone().next().is_none() || self.groups.iter().any(has_v1) {
@@ -153,12 +173,15 @@ impl Cgroup {
 
     /// What a cgroup mount of the container shows. In a hybrid layout it is in both, and the controllers are on v1.
     pub fn view(&self) -> View {
-        let v1 = self.groups.iter().filter(|group| group.hierarchy.version == Version::V1);
-        let all: Vec<_> = v1.map(|group| (group.hierarchy.controllers.clone(), group.path.clone())).collect();
-        let own = self.groups.iter().find(|group| group.hierarchy.version == Version::V2);
-        match own.map(|group| &group.hierarchy.mount).or(self.unified.as_ref()) {
-            Some(mount) if all.is_empty() => View::Unified(mount.clone()),
-            _ => View::V1(all),
+        let made = self.groups.iter().map(|group| (&group.hierarchy, group.path.clone()));
+        let pending = self.pending.iter().flat_map(|pending| {
+            pending.host.hierarchies.iter().map(|hierarchy| (hierarchy, hierarchy.mount.join(&pending.unit.group)))
+        });
+        let (v1, v2): (Vec<_>, Vec<_>) =
+            made.chain(pending).partition(|(hierarchy, _)| hierarchy.version == Version::V1);
+        match v2.first().map(|(hierarchy, _)| &hierarchy.mount).or(self.unified.as_ref()) {
+            Some(mount) if v1.is_empty() => View::Unified(mount.clone()),
+            _ => View::V1(v1.into_iter().map(|(hierarchy, path)| (hierarchy.controllers.clone(), path)).collect()),
         }
     }
 

@@ -6,16 +6,19 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::host::{Hierarchy, Host, Version};
 use super::limits::Write;
+use super::unit::{Property, Unit};
 use crate::error::{Error, Result};
 
 /// Where a container's groups are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Place {
     /// A name beside the caller's own group, in the hierarchies where something is limited.
     Beside(String),
     /// This path, in every hierarchy: with a leading slash from its root, else below the caller's own group on v1 and
     /// beside it on v2, where a group that holds processes cannot have limited groups below it.
     Path(PathBuf),
+    /// A unit of systemd's, in every hierarchy, with properties that it gets besides its limits.
+    Unit(Unit, Vec<Property>),
 }
 
 impl Place {
@@ -29,7 +32,7 @@ impl Place {
         };
         let text = path.to_string_lossy();
         if text.split(':').count() == 3 && !text.contains('/') {
-            return refuse("slice:prefix:name is for systemd; this runtime was asked to write the files itself");
+            return refuse("slice:prefix:name is for systemd, which --systemd-cgroup asks for");
         }
         if text.contains('\0') {
             return refuse("it holds a NUL");
@@ -46,10 +49,16 @@ impl Place {
         Ok(Self::Path(path.to_owned()))
     }
 
+    /// The unit, if it is one.
+    pub fn unit(&self) -> Option<&Unit> {
+        if let Self::Unit(unit, _) = self { Some(unit) } else { None }
+    }
+
     /// The group's folder in one hierarchy.
     pub(super) fn folder(&self, hierarchy: &Hierarchy) -> PathBuf {
         match self {
             Self::Beside(name) => hierarchy.mount.join(&hierarchy.parent).join(name),
+            Self::Unit(unit, _) => hierarchy.mount.join(&unit.group),
             Self::Path(path) => match path.strip_prefix("/") {
                 Ok(path) => hierarchy.mount.join(path),
                 Err(_) if hierarchy.version == Version::V2 => hierarchy.mount.join(&hierarchy.parent).join(path),
@@ -70,7 +79,7 @@ impl Place {
 
     /// The hierarchies in which there is a group.
     pub(super) fn hierarchies<'a>(&self, host: &'a Host, writes: &[Write]) -> Vec<&'a Hierarchy> {
-        if let Self::Path(_) = self {
+        if let Self::Path(_) | Self::Unit(..) = self {
             return host.hierarchies.iter().collect();
         }
         let mut all: Vec<&Hierarchy> = Vec::new();

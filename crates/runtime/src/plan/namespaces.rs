@@ -53,7 +53,15 @@ impl IdMap {
 
     /// Whether `id` of the inside is in a range.
     pub fn has(&self, id: u32) -> bool {
-        self.0.iter().any(|(inside, _, size)| id.checked_sub(*inside).is_some_and(|offset| offset < *size))
+        self.outside(id).is_some()
+    }
+
+    /// What `id` of the inside is outside.
+    pub fn outside(&self, id: u32) -> Option<u32> {
+        self.0.iter().find_map(|(inside, outside, size)| {
+            let offset = id.checked_sub(*inside).filter(|offset| offset < size)?;
+            outside.checked_add(offset)
+        })
     }
 }
 

@@ -135,7 +135,7 @@ impl Case {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let writes = cgroup::plan(&host, &resources.unwrap_or_default())?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let group = Cgroup::create(&host, &self.place(&spec, number)?, &writes)?;
+        let mut group = Cgroup::create(&host, &self.place(&spec, number)?, &writes)?;
         let path = CString::new(self.root.path().to_str().unwrap()).unwrap();
         let root = hull_sys::mount::clone_tree(&path, true).unwrap();
         let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -143,7 +143,7 @@ impl Case {
         let stdio = Stdio::Given([null.into(), input.try_clone().unwrap(), input]);
         let created = hull_runtime::create(
             &plan,
-            Inputs { root, cgroup: &group, stdio, start: Start::WhenTold, about: About::default(), place: None },
+            Inputs { root, cgroup: &mut group, stdio, start: Start::WhenTold, about: About::default(), place: None },
         )?;
         Ok(Made { created, group, output })
     }
