@@ -283,3 +283,15 @@ fn an_apparmor_profile_is_applied_or_the_container_does_not_start() {
         assert_eq!(said.out, format!("{name} (enforce)\n"), "{said:?}");
     }
 }
+
+/// hull covers the host's /proc and /sys for itself before the mounts are made: not the ones that are lent.
+#[test]
+fn trees_of_the_host_are_lent_as_they_are_there() {
+    let corner = Corner::new();
+    let pid = std::process::id();
+    let script = format!(
+        "test -d /proc-of/{pid} && test -d /host/proc/{pid} && test -d /sys-of/kernel && test -d /host/sys/kernel"
+    );
+    let said = corner.shell(&["-v", "/proc:/proc-of:ro", "-v", "/sys:/sys-of:ro", "-v", "/:/host:ro"], &script);
+    assert_eq!(said.code, 0, "{said:?}");
+}

@@ -58,9 +58,10 @@ impl Screen {
         rustix::termios::tcsetwinsize(&master, size).expect("a size");
         let before = rustix::termios::tcgetattr(&terminal).expect("modes");
         let side = || File::from(terminal.try_clone().expect("a copy"));
-        // setsid gives the program a session whose controlling terminal this is; it execs, so the child is the program.
+        // setsid gives the program a session whose controlling terminal this is, env takes back what whoever runs the tests
+        // in the background has ignored, as a login does; both exec, so the child is the program.
         let mut setsid = Command::new("setsid");
-        setsid.arg("-c").arg(command.get_program()).args(command.get_args());
+        setsid.args(["-c", "env", "--default-signal=INT,QUIT"]).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => setsid.env(name, value),

@@ -21,13 +21,13 @@ const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
 pub(crate) type Sources = Vec<Option<OwnedFd>>;
 
 /// Clones the trees of those bind mounts that the child could not, in the parent: it has the rights over the host's mounts,
-/// and its mounts are the host's peers. All others are cloned when it is their turn, because the table of mounts is in the
-/// order in which they came to be.
+/// its mounts are the host's peers, and it sees what the child covers for itself. All others are cloned when it is their
+/// turn, because the table of mounts is in the order in which they came to be.
 pub(crate) fn open_sources(plan: &Plan) -> Result<Sources> {
     let namespaces = &plan.namespaces;
     let all = namespaces.has(Namespaces::USER) || namespaces.joins(Namespaces::MOUNT) || has_shared_root(plan);
     let open = |step: &MountStep| match step.what {
-        What::Bind { ref source, recursive } if all || step.ids.is_some() => {
+        What::Bind { ref source, recursive } if all || step.ids.is_some() || is_covered(source) => {
             open_source(plan, step, source, recursive).map(Some)
         }
         _ => Ok(None),
@@ -41,6 +41,13 @@ pub(crate) fn source(plan: &Plan, step: &MountStep, opened: Option<OwnedFd>) -> 
         (None, What::Bind { source, recursive }) => open_source(plan, step, source, *recursive).map(Some),
         (opened, _) => Ok(opened),
     }
+}
+
+/// Whether the child has mounts of its own there by then: it lays them over the host's /proc and /sys, out of sight.
+fn is_covered(source: &Path) -> bool {
+    let covered =
+        |path: &Path| ["/proc", "/sys"].iter().any(|cover| path.starts_with(cover)) || path == Path::new("/");
+    std::fs::canonicalize(source).is_ok_and(|path| covered(&path))
 }
 
 fn has_shared_root(plan: &Plan) -> bool {
