@@ -88,8 +88,8 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     }
     trace::stage(
         "open what the host lends",
-        "What only this side may open is opened now, as a detached copy: the sources of binds for a container that has no \
-         rights outside of its user namespace.",
+        "What only this side can open is opened now, as a detached copy: the sources of binds for a container that has no \
+         rights outside of its user namespace, and those that it covers for itself, the host's /proc and /sys.",
     );
     let sources = mounts::open_sources(plan)?;
     // A copy of a shared mount is its peer: what is mounted in the container would appear on the host.
