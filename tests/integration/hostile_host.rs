@@ -282,11 +282,12 @@ fn a16_mounts_are_the_hosts_own_again_after_each_run() {
     let each: String =
         runs.iter().map(|words| format!("{} {words} 2>/dev/null; echo $?\n", hull.display())).collect();
     let script = format!(
-        "cat /proc/self/mountinfo > {0}/before\n{each}cat /proc/self/mountinfo > {0}/after",
+        // Shared among themselves, and with no mount of the host's.
+        "mount --make-rshared /\ncat /proc/self/mountinfo > {0}/before\n{each}cat /proc/self/mountinfo > {0}/after",
         corner.path().display()
     );
     let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "--propagation", "shared", "sh", "-c", &script]).envs(corner.env());
+    unshare.args(["--mount", "--propagation", "private", "sh", "-c", &script]).envs(corner.env());
     let said = Said::from(unshare.output().unwrap());
     let statuses: Vec<&str> = said.out.lines().collect();
     assert!(statuses[..20].iter().all(|status| *status == "0"), "{said:?}");

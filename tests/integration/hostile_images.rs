@@ -340,6 +340,43 @@ fn c13_an_imported_archive_names_nothing_and_opens_nothing() {
     assert_eq!(String::from_utf8(found.stdout).unwrap(), "");
 }
 
+/// C13: the members of an archive are in the archive. `tests/mutants` has one whose links lead out of it.
+#[test]
+fn c13_an_archives_links_lead_to_its_own_members_alone() {
+    let store = Builder::new();
+    let outside = store.corner().path().join("outside");
+    let path = |name: &str| store.corner().path().join(name).to_string_lossy().into_owned();
+    assert_eq!(store.hull(&["tag", "base", "claimed:1"]).code, 0);
+    assert_eq!(store.hull(&["save", "-o", &path("saved.tar"), "claimed:1"]).code, 0);
+    fs::create_dir(&outside).unwrap();
+    let tar = Command::new("tar").arg("-C").arg(&outside).arg("-xf").arg(path("saved.tar")).status();
+    assert!(tar.unwrap().success());
+    // What the links are to lead to is a whole image; only it is not in the archive.
+    assert_eq!(store.hull(&["rmi", "claimed:1", "base"]).code, 0);
+    let manifest = fs::read_to_string(outside.join("manifest.json")).unwrap();
+    let images: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let members: Vec<&str> = std::iter::once(&images[0]["Config"])
+        .chain(images[0]["Layers"].as_array().unwrap())
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    for (short, name) in members.iter().enumerate() {
+        fs::rename(outside.join(name), outside.join(short.to_string())).unwrap();
+    }
+    let absolute = outside.to_string_lossy().into_owned();
+    for folder in [absolute.clone(), format!("{}{absolute}", "../".repeat(12).trim_end_matches('/'))] {
+        let links = members.iter().enumerate();
+        let tar = links.fold(Tar::default().file("manifest.json", &manifest), |tar, (short, name)| {
+            tar.symlink(name, &format!("{folder}/{short}"))
+        });
+        fs::write(path("links.tar"), tar.end()).unwrap();
+        let said = store.hull(&["load", "-i", &path("links.tar")]);
+        assert!(said.code == 1 && said.err.contains("is missing"), "{folder}: {said:?}");
+        assert_eq!(store.hull(&["images", "-q"]).out, "", "{folder}");
+    }
+    assert_eq!(store.hull(&["load", "-i", &path("saved.tar")]).code, 0);
+    assert!(store.hull(&["images"]).out.contains("claimed "));
+}
+
 /// C14, CVE-2026-24054: configurations that do not fit. Fails without the comparison of the numbers of layers, and without the
 /// look at the operating system.
 #[test]

@@ -85,7 +85,7 @@ fn no_mount_goes_out_of_the_container_or_comes_in_later() {
                   while [ ! -e /d/go ]; do sleep 0.05; done; ls /d/outer";
     let run = corner.run_command(&["--privileged", "-v", &format!("{}:/d", shared.display())], &["sh", "-c", inside]);
     let outside = format!(
-        "set -e; trap 'touch {2}' EXIT; mount -t tmpfs hull-test {0}; mkdir {0}/inner {0}/outer; cat /proc/self/mountinfo > {0}/before
+        "set -e; mount --make-rshared /; trap 'touch {2}' EXIT; mount -t tmpfs hull-test {0}; mkdir {0}/inner {0}/outer; cat /proc/self/mountinfo > {0}/before
          \"$@\" & while [ ! -e {1} ]; do sleep 0.05; kill -0 $!; done
          cat /proc/self/mountinfo > {0}/during; cmp {0}/before {0}/during
          mount -t tmpfs hull-test {0}/outer; touch {0}/outer/late {2}; wait $!; echo same",
@@ -93,9 +93,9 @@ fn no_mount_goes_out_of_the_container_or_comes_in_later() {
         ready.display(),
         go.display(),
     );
-    // In a mount namespace of the test's own.
+    // In a mount namespace of the test's own, that is no peer of the host's.
     let mut shell = std::process::Command::new("unshare");
-    shell.args(["--mount", "--propagation", "shared", "sh", "-c", &outside, "sh"]);
+    shell.args(["--mount", "--propagation", "private", "sh", "-c", &outside, "sh"]);
     let said = hull_tests::Said::from(
         shell.arg(run.get_program()).args(run.get_args()).envs(corner.env()).output().unwrap(),
     );

@@ -20,6 +20,7 @@ mod hostile_host;
 mod hostile_identity;
 mod hostile_images;
 mod hostile_kernel;
+mod hostile_metadata;
 mod hostile_mounts;
 mod hostile_registry;
 mod hostile_upload;

@@ -195,8 +195,9 @@ impl InEffect {
         let mut env: Vec<(String, String)> = Vec::new();
         let args = self.args.iter().map(|argument| (argument.name.clone(), argument.value.clone()));
         for (name, value) in args.chain(self.env.iter().cloned()) {
-            // An entry without `=` names a variable and gives it no value: it is never taken from our environment.
-            if let Some(value) = value {
+            // An entry without `=` names a variable and gives it no value: it is never taken from our environment. One
+            // without a name is no variable.
+            if let Some(value) = value.filter(|_| !name.is_empty()) {
                 set(&mut env, name, value);
             }
         }
