@@ -45,7 +45,7 @@ fn mistakes_in_a_build_name_the_thing_and_show_the_line() {
         ("FROM base\nUSER no-such-user\nRUN true\n", &["no-such-user", "/etc/passwd"]),
         ("FROM no-such-image\n", &["no-such-image"]),
     ] {
-        let said = store.build(text);
+        let said = store.build_with(&["--pull=never"], text);
         assert_ne!(said.code, 0, "{text}: {said:?}");
         assert!(words.iter().all(|word| said.err.contains(word)), "{text}: {}", said.err);
     }

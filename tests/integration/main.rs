@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod build;
+mod build_pulls;
 mod containerd;
 mod containers;
 mod corner;

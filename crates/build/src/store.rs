@@ -15,9 +15,13 @@ use crate::progress::Progress;
 use crate::run;
 use crate::solve::{Made, Worker};
 
+/// What gives an image of the store by a name in a Dockerfile, and brings it there if need be.
+pub type Fetch<'a> = dyn FnMut(&str) -> std::result::Result<Image, Problem> + 'a;
+
 /// A store and a place for what a reboot ends.
 pub struct StoreWorker<'a> {
     store: &'a Store,
+    fetch: Option<Box<Fetch<'a>>>,
     engine: Engine,
     cache: Cache,
     /// Images by the name that was asked for: a build that names one twice gets the same one twice, whatever happens to
@@ -35,7 +39,13 @@ impl<'a> StoreWorker<'a> {
     pub fn new(store: &'a Store, runroot: &Path) -> Result<Self> {
         let cache = Cache::open(&cache_folder(store))?;
         let engine = Engine { root: store.root().to_owned(), runroot: runroot.to_owned() };
-        Ok(Self { store, engine, cache, images: HashMap::new(), replaced: BTreeSet::new() })
+        Ok(Self { store, fetch: None, engine, cache, images: HashMap::new(), replaced: BTreeSet::new() })
+    }
+
+    /// Lets `fetch` find the images that a Dockerfile names; without it only those in the store are known.
+    #[must_use]
+    pub fn fetching(self, fetch: Box<Fetch<'a>>) -> Self {
+        Self { fetch: Some(fetch), ..self }
     }
 
     /// What a record stands for, if its layer is still there.
@@ -49,11 +59,17 @@ impl<'a> StoreWorker<'a> {
         if let Some(image) = self.images.get(name) {
             return Ok(image.clone());
         }
-        let found = self.store.find(name).map_err(|error| Problem { message: error.to_string(), hint: None })?;
-        let image = found.ok_or_else(|| Problem {
-            message: format!("there is no image {name} in the store"),
-            hint: Some(format!("import one: hull import TAR {name}")),
-        })?;
+        let image = match &mut self.fetch {
+            Some(fetch) => fetch(name)?,
+            None => {
+                let found = self.store.find(name);
+                let found = found.map_err(|error| Problem { message: error.to_string(), hint: None })?;
+                found.ok_or_else(|| Problem {
+                    message: format!("there is no image {name} in the store"),
+                    hint: Some(format!("hull pull {name}")),
+                })?
+            }
+        };
         self.images.insert(name.to_owned(), image.clone());
         Ok(image)
     }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use hull_build::BuildOptions;
 use hull_engine::RunOptions;
 use hull_engine::options::{self, Bind, Network, Seccomp, Source, Tmpfs, Ulimit};
-use hull_image::Reference;
+use hull_image::{Platform, Reference};
 
 use crate::containers::{self, PsArgs};
 use crate::demo::DemoArgs;
@@ -16,7 +16,7 @@ use crate::images::args::{
 };
 use crate::login::{LoginArgs, LogoutArgs};
 use crate::manifest::ManifestCommand;
-use crate::pull::{Policy, PullArgs};
+use crate::pull::{BuildPolicy, Policy, PullArgs};
 use crate::push::PushArgs;
 use crate::registry::RegistryArgs;
 use crate::report::Report;
@@ -159,6 +159,24 @@ pub struct BuildArgs {
     /// Make every step anew
     #[arg(long)]
     no_cache: bool,
+    /// Ask the registries of the images that the Dockerfile names: missing (the default), always (also without a value) or
+    /// never
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "missing",
+        default_missing_value = "always",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub pull: BuildPolicy,
+    /// Platform to build for: this machine's
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    platform: Option<String>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
     /// Tell nothing but the image's id
     #[arg(short, long)]
     pub quiet: bool,
@@ -191,6 +209,14 @@ impl BuildArgs {
             let (name, value) = label.split_once('=').unwrap_or((label, ""));
             (name.to_owned(), value.to_owned())
         });
+        if let Some(text) = self.platform.as_deref().filter(|text| !text.is_empty()) {
+            let (wanted, host) = (text.parse::<Platform>()?, Platform::host());
+            if wanted != host {
+                let message =
+                    format!("--platform {wanted} is not supported yet: hull builds for {host}, where it runs");
+                return Err(Report::usage(message, None).with_code(1));
+            }
+        }
         let tag = |name: &String| {
             let wrong = |error| Report::usage(format!("--tag {name:?}: {error}"), None);
             name.parse::<Reference>().map_err(wrong)

@@ -26,6 +26,7 @@ mod verify;
 use std::path::Path;
 
 use clap::{CommandFactory, Parser};
+use hull_build::graph::Problem;
 use hull_build::progress::{Plain, Progress, Quiet};
 use hull_build::{BuildOptions, StoreWorker};
 use hull_engine::options::Source;
@@ -35,6 +36,7 @@ use hull_image::{CheckOptions, Image, Reference, Store};
 use args::{BuildArgs, Cli, Command, RunArgs, SystemCommand, Wanted};
 use explain::Explain;
 use pull::Policy;
+use registry::RegistryArgs;
 use report::Report;
 
 /// The definition of the command line, for the manual.
@@ -147,7 +149,8 @@ fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
             }
             // As for every run whose command did not come to be executed.
             Wanted::Build(build) => {
-                Source::Image(perform(engine, &build, false).map_err(|report| report.with_code(125))?)
+                let bases = Bases { policy, registry: &registry };
+                Source::Image(perform(engine, &build, &bases, false).map_err(|report| report.with_code(125))?)
             }
         };
         if dry_run {
@@ -193,18 +196,31 @@ fn build(engine: &Engine, args: &BuildArgs) -> Result<i32, Report> {
             return Ok(0);
         }
         out_of_reach()?;
-        println!("{}", perform(engine, &options, args.quiet)?);
+        let bases = Bases { policy: args.pull.into(), registry: &args.registry };
+        println!("{}", perform(engine, &options, &bases, args.quiet)?);
         Ok(0)
     })
 }
 
-/// Builds; gives the image's id.
-fn perform(engine: &Engine, options: &BuildOptions, quiet: bool) -> Result<String, Report> {
+/// Builds; gives the image's id. Images that the Dockerfile names come as `hull run` gets its own.
+fn perform(engine: &Engine, options: &BuildOptions, bases: &Bases<'_>, quiet: bool) -> Result<String, Report> {
     let store = Store::open(&engine.root)?;
-    let mut worker = StoreWorker::new(&store, &engine.runroot)?;
+    let fetch = |name: &str| {
+        pull::ensure(&store, name, bases.policy, bases.registry, quiet).map_err(|report| Problem {
+            message: report.message().to_owned(),
+            hint: report.hint().map(str::to_owned),
+        })
+    };
+    let mut worker = StoreWorker::new(&store, &engine.runroot)?.fetching(Box::new(fetch));
     let mut plain = Plain::new(std::io::stderr());
     let progress: &mut dyn Progress = if quiet { &mut Quiet } else { &mut plain };
     Ok(hull_build::build(&mut worker, options, progress)?.image)
+}
+
+/// Where the images come from that a Dockerfile names.
+struct Bases<'a> {
+    policy: Policy,
+    registry: &'a RegistryArgs,
 }
 
 /// Does `what`, and tells how if that was asked for.

@@ -74,6 +74,29 @@ pub enum Policy {
     Never,
 }
 
+/// The same as builders spell it: Docker's flag without a value, Podman's words, or neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BuildPolicy {
+    /// Always
+    #[value(alias = "true")]
+    Always,
+    /// If the image is not in the store
+    #[value(alias = "false")]
+    Missing,
+    /// Never
+    Never,
+}
+
+impl From<BuildPolicy> for Policy {
+    fn from(policy: BuildPolicy) -> Self {
+        match policy {
+            BuildPolicy::Always => Policy::Always,
+            BuildPolicy::Missing => Policy::Missing,
+            BuildPolicy::Never => Policy::Never,
+        }
+    }
+}
+
 /// An image of the store, after a pull if the policy says so; progress goes to standard error.
 ///
 /// # Errors

@@ -45,6 +45,11 @@ impl Report {
         self.message.trim_end()
     }
 
+    /// The advice, if there is any.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Writes it to standard error; gives the exit status.
     pub fn tell(&self) -> i32 {
         eprintln!("hull: {}", self.message.trim_end());
