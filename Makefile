@@ -13,9 +13,10 @@ PACKAGES := apache2-utils busybox-static catatonit chromium docker-registry dock
 BENCH_PACKAGES := crun curl docker-registry docker.io gcc libc6-dev mmdebstrap podman python3 runc skopeo time
 VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs cpio
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
-# The image that the demo is built on: Debian's own packages, made once; BASE=name takes another one from the store.
+# The image that the demo is built on, of the store or of a registry; if none is given demo/image takes Alpine or, without a
+# registry, this one of Debian's own packages, which is made once.
+BASE ?=
 OURS := hull-demo-base
-BASE ?= $(OURS)
 HULL := bin/hull
 CONTAINED := --rm --hostname container --tmpfs /mytemp --pids-limit 20
 
@@ -48,10 +49,9 @@ verify: run-deps demo-image ## check from inside that the demo's container is wh
 	$(HULL) run $(CONTAINED) -v $(CURDIR)/$(HULL):/hull:ro hull-demo \
 	/hull verify --hostname container --tmpfs /mytemp --pids-limit 20 --pid 1 --own-proc
 
-demo-image: demo-base
-	$(HULL) build -f demo/Dockerfile -t hull-demo --build-arg BASE=$(BASE) demo
+demo-image: build
+	@HULL=$(HULL) BASE=$(BASE) MAKE="$(MAKE)" demo/image
 
-ifeq ($(BASE),$(OURS))
 # A tar that was cut short must not be taken for a base: it gets its name when it is whole.
 $(CACHE)/base.tar:
 	$(call need,mmdebstrap)
@@ -59,11 +59,8 @@ $(CACHE)/base.tar:
 	mmdebstrap --variant=minbase --include=python3-minimal,ca-certificates bookworm $@.part.tar
 	@mv $@.part.tar $@
 
-demo-base: build $(CACHE)/base.tar
+demo-base: $(CACHE)/base.tar
 	@$(HULL) images | grep -q '^$(OURS) ' || $(HULL) import $(CACHE)/base.tar $(OURS)
-else
-demo-base: build
-endif
 
 install: build ## bin/hull, bin/hull-oci, man pages and shell completions under PREFIX (/usr/local)
 	install -D -m 755 bin/hull $(DESTDIR)$(PREFIX)/bin/hull

@@ -9,6 +9,7 @@ mod containerd;
 mod containers;
 mod corner;
 mod demo;
+mod demo_image;
 mod docker;
 mod explain;
 mod explain_build;

@@ -59,7 +59,11 @@ pub fn pull(store: &Store, name: &str, options: &PullOptions, progress: &dyn Pro
             }
         }
     }
-    Err(failure.unwrap_or_else(|| Error::new(Class::NotFound, format!("pull {name}"), "no registry is configured")))
+    Err(failure.unwrap_or_else(|| unconfigured("pull", name)))
+}
+
+fn unconfigured(verb: &str, name: &str) -> Error {
+    Error::new(Class::NotFound, format!("{verb} {name}"), "no registry is configured")
 }
 
 /// A registry that has no such image says less than one that fails.
@@ -73,18 +77,21 @@ fn is_absence(error: &Error) -> bool {
 /// As [`pull`].
 pub fn manifest(name: &str, options: &Options) -> Result<serde_json::Value> {
     let registries = Registries::load()?;
-    let mut failure = Error::new(Class::NotFound, format!("inspect {name}"), "no registry is configured");
+    let mut failure: Option<Error> = None;
     for candidate in registries.candidates(name)? {
-        let client = Client::connect(&registries.origin(&candidate)?, options, Access::Pull)?;
-        match top_manifest(&client, &candidate) {
-            Ok((blob, data)) => {
-                let wrong = |error| Error::new(Class::Protocol, format!("inspect {name}"), error);
-                return serde_json::from_slice(&data).map_err(|error| wrong(format!("{}: {error}", blob.digest)));
+        for source in registries.sources(&candidate)? {
+            let client = Client::connect(&source, options, Access::Pull)?;
+            match top_manifest(&client, &candidate) {
+                Ok((blob, data)) => {
+                    let wrong = |error| Error::new(Class::Protocol, format!("inspect {name}"), error);
+                    return serde_json::from_slice(&data).map_err(|error| wrong(format!("{}: {error}", blob.digest)));
+                }
+                Err(error) if failure.as_ref().is_none_or(is_absence) => failure = Some(error),
+                Err(_) => {}
             }
-            Err(error) => failure = error,
         }
     }
-    Err(failure)
+    Err(failure.unwrap_or_else(|| unconfigured("inspect", name)))
 }
 
 fn from_source(
