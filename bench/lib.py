@@ -115,17 +115,35 @@ def for_crun(folder):
             undo.callback(pass_on, "+", passed)
             hugetlb = os.path.join(folder, "hugetlb")
             os.mkdir(hugetlb)
-            mount = ["mount", "-t", "cgroup", "-o", "hugetlb", "none", hugetlb]
             # Groups that had it are a while in going.
-            for _ in range(100):
-                done = subprocess.run(mount, capture_output=True, check=False)
-                if done.returncode == 0:
-                    break
-                time.sleep(0.1)
-            else:
-                sys.exit(done.stderr.decode())
-            undo.callback(subprocess.run, ["umount", hugetlb], check=True)
+            again(lambda: mount_hugetlb(hugetlb), "hugetlb cannot be mounted as v1 has it")
+            undo.callback(again, lambda: unmount_hugetlb(hugetlb), "v2 does not get hugetlb back")
         yield
+
+
+def again(attempt, failure):
+    """Calls it until it is true, for at most twenty seconds."""
+    for _ in range(100):
+        if attempt():
+            return
+        time.sleep(0.2)
+    sys.exit(failure)
+
+
+def mount_hugetlb(target):
+    """Whether it can be mounted."""
+    mount = ["mount", "-t", "cgroup", "-o", "hugetlb", "none", target]
+    return os.path.ismount(target) or subprocess.run(mount, capture_output=True, check=False).returncode == 0
+
+
+def unmount_hugetlb(target):
+    """Whether v2 has it again. A hierarchy that is unmounted while a group in it is still going stays, mounted nowhere."""
+    with open(os.path.join(os.path.dirname(UNIFIED), "cgroup.controllers")) as file:
+        if "hugetlb" in file.read().split():
+            return True
+    mount_hugetlb(target)
+    subprocess.run(["umount", target], check=True)
+    return False
 
 
 def floor(folder, root, controllers):
