@@ -5,13 +5,14 @@
 //! on v1 the container's own groups. On v2 it is all of the host's tree, as with runc and crun.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use hull_sys::fs;
 use hull_sys::mount::{self, MountAttr, MountAttrFlags};
 use hull_sys::path::Root;
+use rustix::fs::OFlags;
 
 use crate::cgroup::View;
 use crate::error::{Doing, Error, Result};
@@ -26,7 +27,11 @@ pub(crate) fn mount(root: &Root, step: &MountStep, view: &View, rooted: bool) ->
             let step = MountStep { what: filesystem(c"cgroup2"), ..step.clone() };
             return mounts::perform(root, &step, None).map(drop);
         }
-        (View::Unified(folder), false) => return lend(root, step, folder),
+        (View::Unified(folder), false) => {
+            let what = What::Bind { source: folder.clone(), recursive: false };
+            let step = MountStep { what, ..step.clone() };
+            return mounts::perform(root, &step, Some(&lent(&step, folder)?)).map(drop);
+        }
         (View::V1(hierarchies), _) => hierarchies,
     };
     let doing = || format!("mount {}", step.destination.display());
@@ -36,15 +41,20 @@ pub(crate) fn mount(root: &Root, step: &MountStep, view: &View, rooted: bool) ->
     let tmpfs = mounts::perform(root, &base, None)?;
     for (controllers, folder) in hierarchies {
         let name = controllers.join(",");
-        let mut one = step.clone();
-        one.destination = step.destination.join(name.trim_start_matches("name="));
-        if rooted {
-            one.what = filesystem(c"cgroup");
-            one.options.data = v1_options(controllers)?;
-            mounts::perform(root, &one, None)?;
-        } else {
-            lend(root, &one, folder)?;
-        }
+        let made = match rooted {
+            true => {
+                let attributes = MountAttrFlags::from_bits_retain(step.options.set as u32);
+                let options = v1_options(controllers)?;
+                mount::new_filesystem(c"cgroup", Some(c"cgroup"), &options, attributes).doing(doing)?
+            }
+            false => lent(step, folder)?,
+        };
+        // Nobody else has been in this tmpfs yet, so its names lead nowhere else.
+        let place = text(name.trim_start_matches("name="))?;
+        fs::mkdirat(tmpfs.as_fd(), &place, 0o755).doing(doing)?;
+        let place =
+            fs::openat(tmpfs.as_fd(), &place, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW, 0).doing(doing)?;
+        mount::attach(made.as_fd(), place.as_fd()).doing(doing)?;
         for controller in controllers.iter().filter(|_| controllers.len() > 1) {
             // Programs look for each controller by its own name.
             let (link, target) = (text(controller)?, text(&name)?);
@@ -58,15 +68,14 @@ pub(crate) fn mount(root: &Root, step: &MountStep, view: &View, rooted: bool) ->
     Ok(())
 }
 
-/// Mounts a folder of the host's. Its tree is still in view, as a copy in this mount namespace.
-fn lend(root: &Root, step: &MountStep, folder: &Path) -> Result<()> {
+/// A folder of the host's, detached. Its tree is still in view, as a copy in this mount namespace.
+fn lent(step: &MountStep, folder: &Path) -> Result<OwnedFd> {
     let doing = || format!("mount {} at {}", folder.display(), step.destination.display());
     let path = CString::new(folder.as_os_str().as_bytes()).map_err(|error| Error::invalid(doing(), error))?;
     let tree = mount::clone_tree(&path, false).doing(doing)?;
     let attr = MountAttr { set: step.options.set, ..MountAttr::default() };
     mount::mount_setattr(tree.as_fd(), c"", false, attr).doing(doing)?;
-    let what = What::Bind { source: folder.to_owned(), recursive: false };
-    mounts::perform(root, &MountStep { what, ..step.clone() }, Some(&tree)).map(drop)
+    Ok(tree)
 }
 
 fn filesystem(kind: &CStr) -> What {
