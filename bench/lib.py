@@ -77,6 +77,11 @@ def compiled(source, *flags):
     return program
 
 
+def copied(name, folder):
+    """A copy of a bench's source, so that what it becomes lies beside that."""
+    return shutil.copy(os.path.join(HERE, name), folder)
+
+
 def bundle(folder, runtime, change=lambda spec: None):
     """A root folder with nothing but a no-op and a program that waits, and `runtime`'s specification for the no-op."""
     root = os.path.join(folder, "rootfs")
@@ -148,11 +153,7 @@ def unmount_hugetlb(target):
 
 def floor(folder, root, controllers):
     """The bare program's arguments, with a group in each of the hierarchies that are mounted as v1 hosts have them."""
-    with open(os.path.join(HERE, "floor.c")) as file:
-        text = file.read()
-    source = os.path.join(folder, "floor.c")
-    with open(source, "w") as file:
-        file.write(text)
+    source = copied("floor.c", folder)
     groups = [os.path.join("/sys/fs/cgroup", name) for name in controllers]
     groups = [f"{group}/hull-floor-{os.getpid()}" for group in groups if os.path.exists(group + "/cgroup.procs")]
     return [compiled(source), root, "/bin/noop", *groups]
