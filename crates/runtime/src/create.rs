@@ -50,6 +50,9 @@ pub struct Inputs<'a> {
     /// An empty folder of the container's own, absolute, for the root where the mount namespace is not new. Whoever gives
     /// it takes away what stays mounted there, as [`crate::state::Folder::delete`] does.
     pub place: Option<PathBuf>,
+    /// Called with the process, as the host numbers it, while that builds its tree: what has to be written down of it costs
+    /// no time then. It may not be waiting or running yet.
+    pub born: &'a mut dyn FnMut(i32) -> Result<()>,
 }
 
 /// When the command is executed, all else being done.
@@ -148,6 +151,7 @@ fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>) -> Resu
     if join::waits_for_parent(plan) {
         created.tell(b"go")?;
     }
+    (inputs.born)(created.pid)?;
     if matches!(inputs.stdio, Stdio::Terminal) {
         created.hear_terminal()?;
     }

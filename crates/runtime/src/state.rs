@@ -1,14 +1,16 @@
 //! What is known of a container between the verbs of the OCI runtime, each of which is a process of its own.
 //!
-//! `ROOT/ID/state.json` is written before there is anything of the container, with its control groups in it, and again
-//! when its first process is there; so whoever comes after a kill at any moment finds all that it has to clear. Nothing
-//! in it says "running": that is whether the process lives, is the one that was meant (its start time), and waits.
+//! `ROOT/ID/state.json` is written before there is anything of the container, with its control groups in it, and
+//! `process.json` when its first process is there; so whoever comes after a kill at any moment finds all that it has to
+//! clear. Nothing in them says "running": that is whether the process lives, is the one that was meant (its start time), and
+//! waits. Two files, each written once, cost less than one that is written over: some file systems, ext4 among them, put
+//! on the disk what is renamed over another file, and a file that is on its way there is slow to remove.
 //! Source: runtime-spec, runtime.md "State", "Lifecycle".
 
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use hull_sys::{Errno, process};
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Cgroup, Host, Unit};
@@ -32,12 +35,15 @@ use crate::spec;
 use crate::start;
 
 const STATE: &str = "state.json";
+const PROCESS: &str = "process.json";
+/// Its creator holds a lock on it.
 const SPEC: &str = "config.json";
-const LOCK: &str = "lock";
 const ROOT: &str = "root";
 /// The id is the name of a folder, here and in the control groups.
 const LONGEST: usize = 255;
 const SIGKILL: i32 = 9;
+/// A state holds the annotations, which may be megabytes.
+const LARGEST: usize = 64 << 20;
 /// How long a killed process may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,10 +55,9 @@ pub struct State {
     pub oci_version: String,
     /// Its id.
     pub id: String,
-    /// Its first process as the host numbers it; 0 until it is there.
-    pub pid: i32,
-    /// When that process began, in clock ticks since the boot: its number may be another's by now.
-    pub start_time: u64,
+    /// Its first process.
+    #[serde(skip)]
+    pub process: Process,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
     /// Absolute path of the root file system.
@@ -98,6 +103,24 @@ impl State {
     }
 }
 
+/// A container's first process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// As the host numbers it; 0 until it is there.
+    pub pid: i32,
+    /// When it began, in clock ticks since the boot: its number may be another's by now.
+    pub start_time: u64,
+}
+
+impl Process {
+    /// A process that is there.
+    pub fn of(pid: i32) -> Self {
+        // Of one that has gone it is nobody's.
+        Self { pid, start_time: look(pid).map_or(0, |(began, _)| began) }
+    }
+}
+
 /// What a container does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -131,7 +154,7 @@ impl Status {
 pub struct Folder {
     path: PathBuf,
     folder: OwnedFd,
-    /// Held while the container is created; the folder goes with it unless it is kept.
+    /// The specification's file, locked while the container is created; the folder goes with it unless it is kept.
     creating: Option<File>,
 }
 
@@ -173,7 +196,7 @@ impl Folder {
             other => other.map_err(|error| Error::setup(doing(), error))?,
         }
         let mut made = Self::at(path)?;
-        let lock = File::create(made.path.join(LOCK)).and_then(|lock| {
+        let lock = File::create(made.path.join(SPEC)).and_then(|lock| {
             fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)?;
             Ok(lock)
         });
@@ -243,26 +266,44 @@ impl Folder {
         turn.map(|()| folder.into()).map_err(|error| Error::setup(doing(), error))
     }
 
-    /// Writes the state whole under another name, then renames it.
+    /// Writes the state.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, state: &State) -> Result<()> {
-        let new = self.path.join("state.json.new");
+        self.write_whole(STATE, state)
+    }
+
+    /// Writes which process is the container's first.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_process(&self, process: Process) -> Result<()> {
+        self.write_whole(PROCESS, &process)
+    }
+
+    /// Under another name, then renames it.
+    fn write_whole(&self, name: &str, what: &impl Serialize) -> Result<()> {
+        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
         let write = || -> std::io::Result<()> {
-            fs::write(&new, serde_json::to_vec(state)?)?;
-            fs::rename(&new, self.path.join(STATE))
+            fs::write(&new, serde_json::to_vec(what)?)?;
+            fs::rename(&new, &path)
         };
-        write().map_err(|error| Error::setup(format!("write {}", self.path.join(STATE).display()), error))
+        write().map_err(|error| Error::setup(format!("write {}", path.display()), error))
     }
 
     /// Keeps the specification's text: what an exec needs is what the container was made by, whatever becomes of the bundle.
+    /// Only of a container that is being created.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write_spec(&self, text: &[u8]) -> Result<()> {
-        let path = self.path.join(SPEC);
-        fs::write(&path, text).map_err(|error| Error::setup(format!("write {}", path.display()), error))
+        let doing = || format!("write {}", self.path.join(SPEC).display());
+        // A lock of fcntl's is lost with any descriptor of the file that is closed, so by the one that holds it.
+        let Some(mut file) = self.creating.as_ref() else {
+            return Err(Error::invalid(doing(), "the container is created"));
+        };
+        file.write_all(text).map_err(|error| Error::setup(doing(), error))
     }
 
     /// The specification that the container was made by.
@@ -281,15 +322,24 @@ impl Folder {
     /// # Errors
     /// It cannot be read.
     pub fn state(&self) -> Result<State> {
-        let path = self.path.join(STATE);
-        let doing = || format!("read {}", path.display());
-        match fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+        let state = match self.read(STATE)? {
+            Some(state) => state,
+            None => {
                 let id = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(State { id, ..State::default() })
+                State { id, ..State::default() }
             }
+        };
+        Ok(State { process: self.read(PROCESS)?.unwrap_or_default(), ..state })
+    }
+
+    /// A file of [`Self::write_whole`]'s, if it is there.
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let doing = || format!("read {}", self.path.join(name).display());
+        let file = CString::new(name).map_err(|error| Error::setup(doing(), error))?;
+        match hull_sys::fs::read_file(self.folder.as_fd(), &file, LARGEST) {
+            Err(error) if error.errno() == Errno::NOENT => Ok(None),
             Err(error) => Err(Error::setup(doing(), error)),
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| Error::setup(doing(), error)),
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| Error::setup(doing(), error)),
         }
     }
 
@@ -304,9 +354,9 @@ impl Folder {
     /// The kernel does not tell.
     pub fn status(&self, state: &State) -> Result<Status> {
         if init(state)?.is_none() {
-            let lock = File::options().write(true).open(self.path.join(LOCK));
+            let lock = File::options().write(true).open(self.path.join(SPEC));
             let held = lock.is_ok_and(|lock| fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err());
-            return Ok(if state.pid == 0 && held { Status::Creating } else { Status::Stopped });
+            return Ok(if state.process.pid == 0 && held { Status::Creating } else { Status::Stopped });
         }
         // Also one that waits to be started: it would not hear of it.
         if cgroup::is_frozen(&state.groups)? {
@@ -396,21 +446,17 @@ impl Drop for Folder {
 /// # Errors
 /// The kernel does not tell.
 pub fn init(state: &State) -> Result<Option<OwnedFd>> {
-    if state.pid == 0 {
+    let Process { pid, start_time } = state.process;
+    if pid == 0 {
         return Ok(None);
     }
     // First the descriptor, then the look: after it the number cannot become another's unnoticed.
-    let init = match process::pidfd_open(state.pid) {
+    let init = match process::pidfd_open(pid) {
         Err(error) if error.errno() == Errno::SRCH => return Ok(None),
-        other => other.doing(|| format!("open process {}", state.pid))?,
+        other => other.doing(|| format!("open process {pid}"))?,
     };
-    let same = look(state.pid).is_some_and(|(began, ended)| began == state.start_time && !ended);
+    let same = look(pid).is_some_and(|(began, ended)| began == start_time && !ended);
     Ok(same.then_some(init))
-}
-
-/// When a process began, in ticks since the boot; `None` if there is no such process.
-pub fn start_time(pid: i32) -> Option<u64> {
-    look(pid).map(|(began, _)| began)
 }
 
 /// The start time, and whether only the exit status is left, from /proc/PID/stat (proc_pid_stat(5)).
@@ -458,10 +504,10 @@ mod tests {
 
     #[test]
     fn a_number_that_is_another_processes_by_now_is_not_the_containers() {
-        let pid = std::process::id() as i32;
-        let began = start_time(pid).unwrap();
-        assert!(init(&State { pid, start_time: began, ..State::default() }).unwrap().is_some());
-        assert!(init(&State { pid, start_time: began + 1, ..State::default() }).unwrap().is_none());
+        let own = Process::of(std::process::id() as i32);
+        let another = Process { start_time: own.start_time + 1, ..own };
+        assert!(init(&State { process: own, ..State::default() }).unwrap().is_some());
+        assert!(init(&State { process: another, ..State::default() }).unwrap().is_none());
         assert!(init(&State::default()).unwrap().is_none());
     }
 

@@ -11,12 +11,12 @@ use hull_runtime::caps;
 use hull_runtime::cgroup::{Cgroup, Host};
 use hull_runtime::plan::{self, Plan};
 use hull_runtime::rdt::{self, Rdt};
-use hull_runtime::state::{self, Folder, State};
+use hull_runtime::state::{Folder, Process, State};
 use hull_runtime::{Created, Inputs, Start, Stdio, spec, start};
 use hull_sys::mount;
 use hull_sys::ns::Namespaces;
 use jiff::Timestamp;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Spec;
 
 use super::groups::Groups;
 use super::inherited::Inherited;
@@ -122,9 +122,11 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
     folder.write(&state)?;
     folder.write_spec(&bundle.text)?;
     let mut group = groups.create(&host)?;
-    let begin = match stdio {
-        Some(_) => Start::WhenTold,
-        None => Start::WhenConnected(start::listen(folder.as_fd())?),
+    let begin = match (&stdio, &state.rdt) {
+        (Some(_), None) => Start::AtOnce,
+        // It is put into its class while it waits in front of the command, so all that comes of it is in that.
+        (Some(_), Some(_)) => Start::WhenTold,
+        (None, _) => Start::WhenConnected(start::listen(folder.as_fd())?),
     };
     let stdio = match stdio {
         Some(stdio) => stdio,
@@ -137,6 +139,10 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
         start: begin,
         about: state.about(),
         place: folder.place(plan)?,
+        born: &mut |pid| {
+            state.process = Process::of(pid);
+            folder.write_process(state.process)
+        },
     };
     let created = match hull_runtime::create(plan, inputs) {
         Ok(created) => created,
@@ -145,14 +151,10 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
             return Err(error.into());
         }
     };
-    state.pid = created.pid;
-    state.start_time = state::start_time(created.pid).unwrap_or_default();
-    folder.write(&state)?;
     let mut made = Made { folder, state, group, created };
     let process = spec.process().as_ref();
     let told = process.map_or(Ok(()), |process| args.handover.give_terminal(&mut made.created, process));
-    // It is in front of the command, so all that comes of it is in its class.
-    let rdt = made.state.rdt.as_ref().map_or(Ok(()), |rdt| rdt.apply(&[made.state.pid]));
+    let rdt = made.state.rdt.as_ref().map_or(Ok(()), |rdt| rdt.apply(&[made.state.process.pid]));
     match told.and(rdt.map_err(Report::from)).and_then(|()| args.handover.tell(&made.created)) {
         Ok(()) => Ok(made),
         Err(report) => {
@@ -230,7 +232,7 @@ fn tree(rootfs: &Path) -> Result<OwnedFd, Report> {
 }
 
 /// What every process has to say, in runc's words, for its callers look for them.
-pub fn check_process(process: &Process) -> Result<(), Report> {
+pub fn check_process(process: &oci_spec::runtime::Process) -> Result<(), Report> {
     let cwd = process.cwd();
     let cause = match () {
         () if cwd.as_os_str().is_empty() => "Cwd property must not be empty",

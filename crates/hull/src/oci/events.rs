@@ -74,7 +74,7 @@ fn stats(state: &State, groups: &Cgroup) -> Result<Stats, Report> {
     let mut stats = groups.stats()?;
     stats.intel_rdt = state.rdt.as_ref().map(Rdt::stats).unwrap_or_default();
     let own = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net"));
-    let pid = state.pid.to_string();
+    let pid = state.process.pid.to_string();
     // In the host's network the numbers would be the host's.
     if let (Ok(theirs), Ok(ours)) = (own(&pid), own("self")) {
         let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();

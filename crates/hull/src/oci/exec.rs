@@ -55,14 +55,14 @@ pub(super) fn exec(call: &Call<'_>, args: &ExecArgs) -> Result<i32, Report> {
 
     let host = Host::detect()?;
     let below = Below::parse(&args.cgroup)?;
-    let groups = enter::groups(&host, &state.groups, &below, state.pid)?;
+    let groups = enter::groups(&host, &state.groups, &below, state.process.pid)?;
     let cgroup = Cgroup::enter(&host, &groups)?;
     // The last look whether it is the process that was meant; after it the descriptor stands for it.
     let Some(init) = state::init(&state)? else { return refuse("cannot exec in a stopped container") };
     let keyring =
         state.keyring.map(CString::new).transpose().map_err(|error| Report::host("read the state", error))?;
     call.caller.join(init.as_fd(), &mut plan)?;
-    let (init, pid, keyring) = (init.as_fd(), state.pid, keyring.as_deref());
+    let (init, pid, keyring) = (init.as_fd(), state.process.pid, keyring.as_deref());
     let begin = |stdio| exec::exec(&plan, Inputs { init, pid, cgroup: &cgroup, stdio, keyring });
 
     if args.detach {

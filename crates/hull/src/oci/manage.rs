@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
 
@@ -54,7 +55,7 @@ fn told(state: &State, status: Status) -> Told<'_> {
     Told {
         oci_version: &state.oci_version,
         id: &state.id,
-        pid: if status == Status::Stopped { 0 } else { state.pid },
+        pid: if status == Status::Stopped { 0 } else { state.process.pid },
         status: status.word(),
         bundle: &state.bundle,
         rootfs: &state.rootfs,
@@ -108,9 +109,9 @@ pub fn start(root: &Path, id: &str, log: &Log) -> Result<i32, Report> {
 pub fn poststart(state: &State, log: &Log) -> Result<(), Report> {
     let about = state.about();
     if hooks::poststart_decides(&state.oci_version) {
-        return Ok(hooks::run(&state.poststart, &about, "running", state.pid)?);
+        return Ok(hooks::run(&state.poststart, &about, "running", state.process.pid)?);
     }
-    log.warn(hooks::run_all(&state.poststart, &about, "running", state.pid));
+    log.warn(hooks::run_all(&state.poststart, &about, "running", state.process.pid));
     Ok(())
 }
 
@@ -178,10 +179,12 @@ pub fn groups(state: &State) -> Result<Cgroup, Report> {
 pub fn list(root: &Path, format: Shape, quiet: bool) -> Result<i32, Report> {
     // Of the host, and only for its names; who has none there is told by his number.
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let ids = Folder::ids(root)?;
+    let look = |id: &String| {
+        find(root, id).and_then(|(folder, state, status)| Ok((state, status, name_of(folder.owner()?, &passwd))))
+    };
     let mut all = Vec::new();
-    for id in Folder::ids(root)? {
-        let found = find(root, &id)
-            .and_then(|(folder, state, status)| Ok((state, status, name_of(folder.owner()?, &passwd))));
+    for (id, found) in ids.iter().zip(side_by_side(&ids, look)) {
         match found {
             Ok(one) => all.push(one),
             // Deleted meanwhile, or not to be read: the others are told all the same.
@@ -198,12 +201,29 @@ pub fn list(root: &Path, format: Shape, quiet: bool) -> Result<i32, Report> {
     }
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     rows.extend(all.iter().map(|(state, status, owner)| {
-        let pid = if *status == Status::Stopped { 0 } else { state.pid };
+        let pid = if *status == Status::Stopped { 0 } else { state.process.pid };
         let bundle = state.bundle.display().to_string();
         let (id, created) = (state.id.clone(), state.created.clone());
         [id, pid.to_string(), status.word().to_owned(), bundle, created, owner.clone()]
     }));
     say(&table(&rows))
+}
+
+/// What `look` gives for each id, in their order. Of many, each processor takes its part.
+fn side_by_side<T: Send>(ids: &[String], look: impl Fn(&String) -> T + Sync) -> Vec<T> {
+    /// A thread costs about as much as looking at two containers.
+    const WORTH: usize = 16;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ids.len() / WORTH).max(1);
+    if threads == 1 {
+        return ids.iter().map(look).collect();
+    }
+    let look = &look;
+    std::thread::scope(|scope| {
+        let parts = ids.chunks(ids.len().div_ceil(threads));
+        let parts: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(look).collect::<Vec<T>>())).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 /// The name of a user in the text of a passwd.

@@ -143,7 +143,15 @@ impl Case {
         let stdio = Stdio::Given([null.into(), input.try_clone().unwrap(), input]);
         let created = hull_runtime::create(
             &plan,
-            Inputs { root, cgroup: &mut group, stdio, start: Start::WhenTold, about: About::default(), place: None },
+            Inputs {
+                root,
+                cgroup: &mut group,
+                stdio,
+                start: Start::WhenTold,
+                about: About::default(),
+                place: None,
+                born: &mut |_| Ok(()),
+            },
         )?;
         Ok(Made { created, group, output })
     }
