@@ -11,7 +11,7 @@ PACKAGES := apache2-utils busybox-static catatonit chromium docker-registry dock
 	golang-github-opencontainers-runtime-tools-dev libarchive-tools netavark openssl podman procps python3 runc skopeo strace \
 	time umoci zstd
 BENCH_PACKAGES := crun curl docker-registry docker.io gcc libc6-dev mmdebstrap podman python3 runc skopeo time
-VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs cpio
+VM_PACKAGES := containerd qemu-system-x86 mmdebstrap e2fsprogs cpio
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
 # The image that the demo is built on, of the store or of a registry; if none is given demo/image takes Alpine or, without a
 # registry, this one of Debian's own packages, which is made once.

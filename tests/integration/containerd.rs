@@ -6,7 +6,8 @@ use hull_tests::checks::Checks;
 use hull_tests::containerd::Containerd;
 use hull_tests::recorded::{Recorded, sorted};
 use hull_tests::screen::Screen;
-use hull_tests::{Corner, Said, entries, eventually};
+use hull_tests::world::World;
+use hull_tests::{Corner, Said, entries, eventually, skipped, systemd};
 
 /// What its shim calls hull with, all of it.
 const CALLS: [&str; 12] = [
@@ -31,23 +32,37 @@ const SERVER: &str = "trap 'exit 9' TERM; >/up; while :; do sleep 0.05; done";
 struct Peer {
     containerd: Containerd,
     oci: Recorded,
+    /// Whether control groups are systemd's to make.
+    systemd: bool,
 }
 
 impl Peer {
+    /// A daemon with an image, in a world of its own, or on the machine itself if its systemd is to make the groups.
+    fn start(corner: &Corner, systemd: bool) -> Self {
+        let oci = Recorded::new(&corner.path().join("runtime"), "hull-oci");
+        let world = if systemd { World::machine() } else { World::new(corner.path()) };
+        let peer = Self { containerd: Containerd::start(corner.path(), world), oci, systemd };
+        peer.containerd.import(corner, "base");
+        peer
+    }
+
     /// The words of `ctr run` for the container `id`, whose command is to be added.
     fn run(&self, flags: &[&str], id: &str, command: &[&str]) -> Vec<String> {
-        let (program, group) =
-            (self.oci.program.to_string_lossy(), format!("{}/{id}", self.containerd.world.parent()));
-        let runtime =
-            ["--runtime", "io.containerd.runc.v2", "--runc-binary", &program, "--cgroup", &group].map(str::to_owned);
-        let words = [&["run"], flags].concat().into_iter().map(str::to_owned);
-        words.chain(runtime).chain([IMAGE, id].iter().chain(command).map(|word| (*word).to_owned())).collect()
+        let program = self.oci.program.to_string_lossy();
+        let group = match self.systemd {
+            true => format!("system.slice:hulltest:{id}"),
+            false => format!("{}/{id}", self.containerd.world.parent()),
+        };
+        let runtime = ["--runtime", "io.containerd.runc.v2", "--runc-binary", &program, "--cgroup", &group];
+        let systemd = if self.systemd { &["--runc-systemd-cgroup"][..] } else { &[] };
+        let words = [&["run"], flags, &runtime, systemd, &[IMAGE, id], command].concat();
+        words.into_iter().map(str::to_owned).collect()
     }
 
     /// What a shell in a container says.
     fn shell(&self, flags: &[&str], script: &str) -> Said {
         let words = self.run(&[&["--rm"], flags].concat(), "short", &["sh", "-c", script]);
-        self.containerd.ctr(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        self.containerd.client(&words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     fn serve(&self, id: &str, flags: &[&str]) {
@@ -57,7 +72,7 @@ impl Peer {
     }
 
     fn exec(&self, id: &str, command: &[&str]) -> Said {
-        self.containerd.ctr(&[&["task", "exec", "--exec-id", "look", id], command].concat())
+        self.containerd.client(&[&["task", "exec", "--exec-id", "look", id], command].concat())
     }
 
     /// `RUNNING`, `PAUSED`, `STOPPED`; empty if there is no such task.
@@ -75,9 +90,7 @@ impl Peer {
 #[test]
 fn containerd_runs_executes_pauses_and_kills_with_hull_in_runcs_place() {
     let corner = Corner::new();
-    let oci = Recorded::new(&corner.path().join("runtime"), "hull-oci");
-    let peer = Peer { containerd: Containerd::start(corner.path()), oci };
-    peer.containerd.import(&corner, "base");
+    let peer = Peer::start(&corner, false);
     let mut checks = Checks::default();
     checks.check("run gives the output and the status", || {
         let said = peer.shell(&[], "echo out; echo err >&2; exit 7");
@@ -85,7 +98,7 @@ fn containerd_runs_executes_pauses_and_kills_with_hull_in_runcs_place() {
     });
     checks.check("what cannot be executed", || {
         let words = peer.run(&["--rm"], "none", &["/no/such"]);
-        let said = peer.containerd.ctr(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let said = peer.containerd.client(&words.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(said.code == 1 && said.err.contains("no such file or directory"), "{said:?}");
     });
     checks.check("run -t", || {
@@ -132,7 +145,7 @@ fn containerd_runs_executes_pauses_and_kills_with_hull_in_runcs_place() {
         peer.containerd.ok(&["task", "kill", "-s", "TERM", "server"]);
         eventually("it has ended", || peer.status("server") == "STOPPED");
         // The command's own status.
-        let said = peer.containerd.ctr(&["task", "rm", "server"]);
+        let said = peer.containerd.client(&["task", "rm", "server"]);
         assert!(said.err.contains("exit with non-zero exit code 9"), "{said:?}");
         peer.remove("server");
     });
@@ -141,7 +154,7 @@ fn containerd_runs_executes_pauses_and_kills_with_hull_in_runcs_place() {
         peer.containerd.ok(&["task", "exec", "-d", "--exec-id", "other", "many", "sleep", "1000"]);
         peer.containerd.ok(&["task", "kill", "--all", "-s", "KILL", "many"]);
         eventually("it has ended", || peer.status("many") == "STOPPED");
-        peer.containerd.ctr(&["task", "rm", "many"]);
+        peer.containerd.client(&["task", "rm", "many"]);
         peer.remove("many");
     });
     checks.check("a shim that is killed takes its container with it", || {
@@ -151,7 +164,7 @@ fn containerd_runs_executes_pauses_and_kills_with_hull_in_runcs_place() {
         assert!(shim.unwrap().success());
         eventually("its groups are gone", || !peer.containerd.world.groups().contains("/orphan"));
         eventually("its task is gone", || peer.status("orphan") != "RUNNING");
-        peer.containerd.ctr(&["task", "rm", "-f", "orphan"]);
+        peer.containerd.client(&["task", "rm", "-f", "orphan"]);
         peer.remove("orphan");
     });
     checks.check("calls are those that are known", || {
@@ -160,6 +173,76 @@ fn containerd_runs_executes_pauses_and_kills_with_hull_in_runcs_place() {
     checks.check("nothing is left", || {
         assert_eq!(entries(&peer.containerd.world.path("/run/containerd/runc/default")), [""; 0]);
         assert_eq!(peer.containerd.world.groups().into_iter().collect::<Vec<_>>(), [""; 0]);
+    });
+    checks.end();
+}
+
+/// What its shim calls hull with where systemd makes the groups.
+const SYSTEMD_CALLS: [&str; 8] = [
+    "--log --log-format --root --systemd-cgroup create --bundle --pid-file",
+    "--log --log-format --root --systemd-cgroup delete",
+    "--log --log-format --root --systemd-cgroup exec --detach --pid-file --process",
+    "--log --log-format --root --systemd-cgroup kill 15",
+    "--log --log-format --root --systemd-cgroup pause",
+    "--log --log-format --root --systemd-cgroup resume",
+    "--log --log-format --root --systemd-cgroup start",
+    // By the shim's own way to clear up, which knows no options.
+    "--log --log-format --root delete --force",
+];
+
+/// `SystemdCgroup = true` of a runtime's options, which a kubelet with systemd's groups needs too.
+#[test]
+fn containerds_containers_are_units_of_systemds() {
+    if !systemd::is_there() {
+        let name = "containerds_containers_are_units_of_systemds";
+        return skipped(name, "this machine was not started by systemd; `make test-vm` does it");
+    }
+    let corner = Corner::new();
+    let peer = Peer::start(&corner, true);
+    let id = corner.path().file_name().unwrap().to_string_lossy().into_owned();
+    let unit = format!("hulltest-{id}.scope");
+    // `ctr` asks for no namespace of control groups.
+    let seen = format!("0::/system.slice/{unit}\n");
+    let mut checks = Checks::default();
+    checks.check("run is in its unit, whose it is", || {
+        let words = peer.run(&["--rm"], &id, &["sh", "-c", "cat /proc/self/cgroup; exit 7"]);
+        let said = peer.containerd.client(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((said.code, &*said.out), (7, &*seen), "{said:?}");
+        assert!(!systemd::is_loaded(&unit));
+    });
+    peer.serve(&id, &["--memory-limit", "67108864"]);
+    checks.check("run -d with a limit", || {
+        assert_eq!(systemd::property(&unit, "ActiveState"), "active");
+        assert_eq!(systemd::property(&unit, "MemoryMax"), "67108864");
+        let group = systemd::property(&unit, "ControlGroup");
+        assert_eq!(group, format!("/system.slice/{unit}"));
+        let limit = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/memory.max")).unwrap();
+        assert_eq!(limit, "67108864\n");
+    });
+    checks.check("task exec", || {
+        let said = peer.exec(&id, &["sh", "-c", "cat /proc/self/cgroup; exit 3"]);
+        assert_eq!((said.code, &*said.out), (3, &*seen), "{said:?}");
+    });
+    checks.check("task metrics", || {
+        let metrics = peer.containerd.ok(&["task", "metrics", "--format", "json", &id]);
+        assert!(metrics.contains("67108864"), "{metrics}");
+    });
+    checks.check("task pause and resume", || {
+        peer.containerd.ok(&["task", "pause", &id]);
+        assert_eq!(peer.status(&id), "PAUSED");
+        peer.containerd.ok(&["task", "resume", &id]);
+        assert_eq!(peer.status(&id), "RUNNING");
+    });
+    checks.check("task kill, task rm", || {
+        peer.containerd.ok(&["task", "kill", "-s", "TERM", &id]);
+        eventually("it has ended", || peer.status(&id) == "STOPPED");
+        let said = peer.containerd.client(&["task", "rm", &id]);
+        assert!(said.err.contains("exit with non-zero exit code 9"), "{said:?}");
+        peer.remove(&id);
+        assert!(!systemd::is_loaded(&unit));
+    });
+    checks.check("calls are those that are known", || {
+        assert_eq!(peer.oci.shapes().into_iter().collect::<Vec<_>>(), sorted(&SYSTEMD_CALLS));
     });
     checks.end();
 }

@@ -258,32 +258,6 @@ fn a_profile_of_the_users_replaces_the_default_rules() {
     }
 }
 
-#[test]
-fn an_apparmor_profile_is_applied_or_the_container_does_not_start() {
-    let corner = Corner::new();
-    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
-    let said = corner.run(&["--security-opt", "apparmor=no-such-profile"], &["true"]);
-    assert_eq!(said.code, 125, "{said:?}");
-    let why = if enabled { "no such profile is loaded" } else { "not in force on this machine" };
-    assert!(said.err.contains("no-such-profile") && said.err.contains(why), "{}", said.err);
-    assert_eq!(corner.run(&["--security-opt", "apparmor=unconfined"], &["true"]).code, 0);
-    if enabled {
-        let name = format!("hull-test-{}", std::process::id());
-        let profile = corner.path().join("profile");
-        std::fs::write(&profile, format!("profile {name} flags=(attach_disconnected) {{ file, capability, }}\n"))
-            .unwrap();
-        let parser = |flag: &str| {
-            let done = std::process::Command::new("apparmor_parser").arg(flag).arg(&profile).status().unwrap();
-            assert!(done.success());
-        };
-        parser("-r");
-        let flag = format!("apparmor={name}");
-        let said = corner.shell(&["--security-opt", &flag], "cat /proc/self/attr/current");
-        parser("-R");
-        assert_eq!(said.out, format!("{name} (enforce)\n"), "{said:?}");
-    }
-}
-
 /// hull covers the host's /proc and /sys for itself before the mounts are made: not the ones that are lent.
 #[test]
 fn trees_of_the_host_are_lent_as_they_are_there() {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apparmor;
 mod bad_input;
 mod build;
 mod build_pulls;
@@ -48,6 +49,8 @@ mod oci_rootless;
 mod oci_spec;
 mod oci_systemd;
 mod oci_update;
+mod oci_user_manager;
+mod oci_v2;
 mod platforms;
 mod podman;
 mod podman_v2;

@@ -2,30 +2,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use hull_tests::bundle::Bundle;
+use hull_tests::systemd::{self, is_loaded, property};
 use hull_tests::{eventually, skipped};
 use serde_json::{Value, json};
 
 /// Whether systemd is there; says what is skipped otherwise.
-fn systemd(test: &str) -> bool {
-    let there = Path::new("/run/systemd/private").exists();
+fn is_there(test: &str) -> bool {
+    let there = systemd::is_there();
     if !there {
         skipped(test, "this machine was not started by systemd");
     }
     there
-}
-
-/// What `systemctl show` says of a property.
-fn property(unit: &str, name: &str) -> String {
-    let said = Command::new("systemctl").args(["show", "--value", "-p", name, unit]).output().unwrap();
-    String::from_utf8(said.stdout).unwrap().trim().to_owned()
-}
-
-fn is_loaded(unit: &str) -> bool {
-    property(unit, "LoadState") == "loaded" && property(unit, "ActiveState") != "inactive"
 }
 
 /// A bundle whose container is the unit `hulltest-ID.scope` in `system.slice`.
@@ -53,7 +44,7 @@ fn group(bundle: &Bundle, id: &str) -> PathBuf {
 
 #[test]
 fn a_container_is_a_unit_with_its_limits_until_it_is_deleted() {
-    if !systemd("a_container_is_a_unit_with_its_limits_until_it_is_deleted") {
+    if !is_there("a_container_is_a_unit_with_its_limits_until_it_is_deleted") {
         return;
     }
     let (bundle, id, unit) = bundle("cat /proc/self/cgroup >/seen; sleep 1000", "unit");
@@ -121,7 +112,7 @@ fn a_container_is_a_unit_with_its_limits_until_it_is_deleted() {
 /// What the container does below its group is its own: a child group with a limit, by a root that is the container's.
 #[test]
 fn what_is_below_the_unit_is_delegated() {
-    if !systemd("what_is_below_the_unit_is_delegated") {
+    if !is_there("what_is_below_the_unit_is_delegated") {
         return;
     }
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
@@ -142,7 +133,7 @@ fn what_is_below_the_unit_is_delegated() {
 
 #[test]
 fn a_unit_has_a_default_name_and_may_be_in_a_slice_of_slices() {
-    if !systemd("a_unit_has_a_default_name_and_may_be_in_a_slice_of_slices") {
+    if !is_there("a_unit_has_a_default_name_and_may_be_in_a_slice_of_slices") {
         return;
     }
     let bundle = Bundle::new("cat /proc/self/cgroup; exit 3");
@@ -161,14 +152,14 @@ fn a_unit_has_a_default_name_and_may_be_in_a_slice_of_slices() {
     assert!(said.code == 3 && said.out.contains(&path), "{said:?}");
     assert!(!is_loaded(&format!("cri-{id}.scope")));
     for slice in [format!("{slice}.slice"), "hulltest.slice".to_owned()] {
-        assert!(Command::new("systemctl").args(["stop", &slice]).status().unwrap().success());
+        assert_eq!(systemd::systemctl(&["stop", &slice]).code, 0);
     }
 }
 
 /// The state says which unit it is before there is one.
 #[test]
 fn a_creator_that_is_killed_at_any_moment_leaves_nothing_that_one_delete_does_not_clear() {
-    if !systemd("a_creator_that_is_killed_at_any_moment_leaves_nothing_that_one_delete_does_not_clear") {
+    if !is_there("a_creator_that_is_killed_at_any_moment_leaves_nothing_that_one_delete_does_not_clear") {
         return;
     }
     const KILLS: u32 = 10;
@@ -215,7 +206,7 @@ fn what_is_no_unit_is_an_error_and_leaves_nothing() {
         error(words);
     }
     bundle.change(|spec| spec["linux"]["cgroupsPath"] = "".into());
-    if !Path::new("/run/systemd/private").exists() {
+    if !systemd::is_there() {
         // Not a word of D-Bus, but where it would be spoken.
         error("/run/systemd/private is not there");
         return;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use hull_tests::checks::Checks;
 use hull_tests::screen::Screen;
-use hull_tests::{Said, busybox, entries, eventually, hull_bin, skipped};
+use hull_tests::{Said, busybox, entries, eventually, hull_bin, skipped, systemd};
 
 const SERVER: &str = "trap 'exit 9' TERM; >/up; while :; do sleep 0.1; done";
 
@@ -70,6 +70,11 @@ fn podman_limits_executes_pauses_and_stops_on_cgroup_v2() {
     }
     let mut checks = Checks::default();
     all("cgroupfs", &mut checks);
+    if systemd::is_there() {
+        all("systemd", &mut checks);
+    } else {
+        skipped(name, "the half with systemd: who runs this test has no systemd");
+    }
     checks.end();
 }
 
@@ -124,6 +129,14 @@ fn life(podman: &Podman, root: &str) {
     podman.ok(&["unpause", "server"]);
     let group = PathBuf::from(format!("/sys/fs/cgroup{}", state("CgroupPath").trim()));
     assert!(group.is_dir() || state("CgroupPath") == "\n", "{}", group.display());
+    if podman.manager == "systemd" {
+        let pid = state("Pid");
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap();
+        let unit = own.trim().rsplit_once('/').map(|(_, unit)| unit).unwrap_or_default();
+        assert!(unit.starts_with("libpod-") && unit.ends_with(".scope"), "{own}");
+        assert_eq!(systemd::property(unit, "ActiveState"), "active", "{own}");
+        assert_eq!(systemd::property(unit, "Delegate"), "yes", "{own}");
+    }
     podman.ok(&["stop", "server"]);
     assert_eq!(state("ExitCode"), "9\n");
     podman.ok(&["rm", "server"]);

@@ -1,29 +1,38 @@
 //! containerd of a test's own, in a world of its own.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::ops::Deref;
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
+use crate::daemon::Daemon;
 use crate::world::World;
 use crate::{Corner, Said};
 
 /// A running daemon; it ends, with everything that it made, when this is dropped.
-pub struct Containerd {
-    /// Where it runs.
-    pub world: World,
-    folder: PathBuf,
+pub struct Containerd(Daemon);
+
+impl Deref for Containerd {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.0
+    }
 }
 
 impl Containerd {
-    /// Starts one below `corner`.
+    /// Starts one below `corner`, in `world`.
     ///
     /// # Panics
     /// containerd is not installed, or does not come up.
-    pub fn start(corner: &Path) -> Self {
-        let folder = corner.join("containerd");
-        fs::create_dir(&folder).expect("a folder for the daemon");
-        let at = |name: &str| folder.join(name).display().to_string();
+    pub fn start(corner: &Path, world: World) -> Self {
+        // The client is in the daemon's world, where its pipes are.
+        let mut daemon = Daemon::new(world, corner.join("containerd"), |daemon| {
+            let mut client = daemon.world.command("ctr");
+            client.arg("-a").arg(daemon.path("socket"));
+            client
+        });
+        let at = |name: &str| daemon.path(name).display().to_string();
         // The plugin for Kubernetes wants networks that nobody configured.
         let configuration = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
@@ -33,50 +42,10 @@ impl Containerd {
             at("socket")
         );
         fs::write(at("config.toml"), configuration).expect("a configuration");
-        let mut world = World::new(corner);
-        let mut daemon = world.command("containerd");
-        let log = File::create(at("log")).expect("a log");
-        daemon.arg("-c").arg(at("config.toml")).stderr(log.try_clone().expect("a log")).stdout(log);
-        world.start(daemon);
-        let mut containerd = Self { world, folder };
-        let start = Instant::now();
-        while containerd.ctr(&["version"]).code != 0 {
-            let patient = containerd.world.is_well() && start.elapsed() < Duration::from_secs(60);
-            let log = || fs::read_to_string(containerd.path("log")).unwrap_or_default();
-            assert!(patient, "containerd does not answer: {}", log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        containerd
-    }
-
-    /// A path of the daemon's.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    /// The client in the daemon's world, where its pipes are; not started yet.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut client = self.world.command("ctr");
-        client.arg("-a").arg(self.path("socket")).args(arguments);
-        client
-    }
-
-    /// What the client says.
-    ///
-    /// # Panics
-    /// It does not start.
-    pub fn ctr(&self, arguments: &[&str]) -> Said {
-        self.command(arguments).output().expect("ctr starts").into()
-    }
-
-    /// The same, which has to go well: its output.
-    ///
-    /// # Panics
-    /// It does not.
-    pub fn ok(&self, arguments: &[&str]) -> String {
-        let said = self.ctr(arguments);
-        assert_eq!(said.code, 0, "ctr {arguments:?}: {said:?}");
-        said.out
+        let mut containerd = daemon.world.command("containerd");
+        containerd.arg("-c").arg(at("config.toml"));
+        daemon.start(containerd);
+        Self(daemon)
     }
 
     /// Makes the corner's root an image, by hull's store, which is an image layout.

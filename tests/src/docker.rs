@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::Said;
+use crate::daemon::Daemon;
 use crate::world::World;
 
 /// The one with BuildKit built in; a newer client may come before it in PATH.
@@ -16,10 +16,23 @@ const UNIFIED: &str = "/sys/fs/cgroup/unified/cgroup.subtree_control";
 
 /// A running daemon; it ends, with everything that it made, when this is dropped.
 pub struct Docker {
-    /// Where it runs. First, for it ends before what it changed is changed back.
-    pub world: World,
-    folder: PathBuf,
+    // First, for it ends before what it changed is changed back.
+    daemon: Daemon,
     _controllers: Controllers,
+}
+
+impl Deref for Docker {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
+impl DerefMut for Docker {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
 }
 
 /// What v2 passes on beside v1: a controller that v2 uses cannot be mounted as v1's.
@@ -59,77 +72,25 @@ impl Docker {
     /// # Panics
     /// As [`Docker::start`].
     pub fn with(corner: &Path, runtime: impl FnOnce(&Path) -> PathBuf, more: impl FnOnce(&mut Command)) -> Self {
-        let folder = corner.join("docker");
-        fs::create_dir(&folder).expect("a folder for the daemon");
         let controllers = Controllers(Controllers::look());
-        let mut world = World::new(corner);
-        let at = |name: &str| folder.join(name);
-        let mut dockerd = world.command("dockerd");
+        let mut daemon = Daemon::new(World::new(corner), corner.join("docker"), |daemon| {
+            let mut client = Command::new(CLIENT);
+            client.env("DOCKER_CONFIG", daemon.path("client")).arg("-H").arg(host(daemon.folder()));
+            client
+        });
+        let at = |name: &str| daemon.path(name);
+        let mut dockerd = daemon.world.command("dockerd");
         dockerd.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec")).arg("--pidfile").arg(at("pid"));
-        dockerd.arg("-H").arg(host(&folder)).arg("--cgroup-parent").arg(world.parent());
+        dockerd.arg("-H").arg(host(daemon.folder())).arg("--cgroup-parent").arg(daemon.world.parent());
         // As docs/compatibility.md has it, and instead of what the machine's own daemon is told.
         let configuration = serde_json::json!({
-            "runtimes": {"hull": {"path": runtime(&folder)}}, "default-runtime": "hull",
+            "runtimes": {"hull": {"path": runtime(daemon.folder())}}, "default-runtime": "hull",
         });
         fs::write(at("daemon.json"), configuration.to_string()).expect("a configuration");
         dockerd.arg("--config-file").arg(at("daemon.json"));
         more(&mut dockerd);
-        let log = File::create(at("log")).expect("a log");
-        dockerd.stderr(log.try_clone().expect("a log")).stdout(log);
-        world.start(dockerd);
-        let mut docker = Self { world, folder, _controllers: controllers };
-        let start = Instant::now();
-        while docker.client(&["version"]).code != 0 {
-            let patient = docker.world.is_well() && start.elapsed() < Duration::from_secs(60);
-            assert!(patient, "dockerd does not answer: {}", docker.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        docker
-    }
-
-    /// What the daemon said.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
-    /// A path of the daemon's: `data` and `exec` are its roots.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    /// Starts another daemon in the same world, which ends with it.
-    ///
-    /// # Panics
-    /// It does not start.
-    pub fn beside(&mut self, program: &str, arguments: &[&str]) {
-        let mut daemon = self.world.command(program);
-        daemon.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        self.world.start(daemon);
-    }
-
-    /// The client, not started yet.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut client = Command::new(CLIENT);
-        client.env("DOCKER_CONFIG", self.folder.join("client")).arg("-H").arg(host(&self.folder)).args(arguments);
-        client
-    }
-
-    /// What the client says.
-    ///
-    /// # Panics
-    /// It does not start.
-    pub fn client(&self, arguments: &[&str]) -> Said {
-        self.command(arguments).output().expect("docker starts").into()
-    }
-
-    /// The same, which has to go well: its output.
-    ///
-    /// # Panics
-    /// It does not.
-    pub fn ok(&self, arguments: &[&str]) -> String {
-        let said = self.client(arguments);
-        assert_eq!(said.code, 0, "docker {arguments:?}: {said:?}");
-        said.out
+        daemon.start(dockerd);
+        Self { daemon, _controllers: controllers }
     }
 
     /// Makes the folder `root` the image `name`.
@@ -137,7 +98,7 @@ impl Docker {
     /// # Panics
     /// It cannot be packed or imported.
     pub fn import(&self, root: &Path, name: &str) {
-        let archive = self.folder.join("image.tar");
+        let archive = self.path("image.tar");
         let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status();
         assert!(tar.expect("tar").success());
         let mut import = self.command(&["import", "-", name]);

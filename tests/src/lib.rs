@@ -7,6 +7,7 @@ mod builder;
 pub mod bundle;
 pub mod checks;
 pub mod containerd;
+pub mod daemon;
 pub mod docker;
 pub mod hostile;
 pub mod left;
@@ -19,6 +20,7 @@ pub mod screen;
 pub mod scripted;
 pub mod sentinel;
 mod skip;
+pub mod systemd;
 pub mod tar;
 pub mod world;
 

@@ -29,7 +29,8 @@ wait $!
 
 /// The world; it ends when this is dropped.
 pub struct World {
-    first: Child,
+    /// None, if it is the machine itself.
+    first: Option<Child>,
     parent: String,
     /// Where hierarchies are mounted, of which the last may be mounted in the world alone.
     hierarchies: Vec<File>,
@@ -55,7 +56,13 @@ impl World {
         let inside = PathBuf::from(format!("/proc/{}/root/run/hierarchies", first.id()));
         let folders = mounted().into_iter().chain(unmounted.iter().map(|name| inside.join(name)));
         let hierarchies = folders.map(|folder| File::open(folder).expect("a hierarchy")).collect();
-        Self { first, parent: format!("/{name}"), hierarchies, started: Vec::new() }
+        Self { first: Some(first), parent: format!("/{name}"), hierarchies, started: Vec::new() }
+    }
+
+    /// The machine itself, for peers of its systemd: processes of another PID namespace are not those that they name. The daemons
+    /// end with it; what they made they have to remove before.
+    pub fn machine() -> Self {
+        Self { first: None, parent: "/".to_owned(), hierarchies: Vec::new(), started: Vec::new() }
     }
 
     /// The control group that all groups of the world are to be below.
@@ -65,7 +72,7 @@ impl World {
 
     /// A program in the world, not started yet.
     pub fn command(&self, program: &str) -> Command {
-        let pid = self.first.id();
+        let Some(pid) = self.first.as_ref().map(Child::id) else { return Command::new(program) };
         let mut nsenter = Command::new("nsenter");
         nsenter.arg("-t").arg(pid.to_string()).args(["-m", "-n"]);
         nsenter.arg(format!("--pid=/proc/{pid}/ns/pid_for_children")).arg("--").arg(program);
@@ -90,7 +97,10 @@ impl World {
 
     /// A path of the world's, such as one below /run, as the host sees it.
     pub fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.first.id()))
+        match &self.first {
+            Some(first) => PathBuf::from(format!("/proc/{}/root{path}", first.id())),
+            None => path.into(),
+        }
     }
 
     /// The control groups of the world by their paths below [`World::parent`], each once for all hierarchies.
@@ -115,9 +125,14 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // The kernel ends all others with the first process, and that one is gone only when they are.
-        drop(self.first.stdin.take());
-        let _ = self.first.wait();
+        match &mut self.first {
+            // The kernel ends all others with the first process, and that one is gone only when they are.
+            Some(first) => {
+                drop(first.stdin.take());
+                let _ = first.wait();
+            }
+            None => self.started.iter_mut().for_each(|daemon| _ = daemon.kill()),
+        }
         for daemon in &mut self.started {
             let _ = daemon.wait();
         }

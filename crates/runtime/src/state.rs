@@ -472,6 +472,10 @@ fn look(pid: i32) -> Option<(u64, bool)> {
 fn kill_and_wait(init: &OwnedFd, state: &State) -> Result<()> {
     match process::pidfd_send_signal(init.as_fd(), SIGKILL) {
         Err(error) if error.errno() == Errno::SRCH => return Ok(()),
+        // A profile of AppArmor's may keep signals away, but not what the kernel does to a whole group (v2).
+        Err(error) if error.errno() == Errno::ACCESS && !state.groups.is_empty() => {
+            state.groups.iter().try_for_each(|group| cgroup::kill_leftover(group))?;
+        }
         other => other.doing(|| "kill the container".to_owned())?,
     }
     if cgroup::is_frozen(&state.groups)? {

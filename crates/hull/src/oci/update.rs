@@ -180,17 +180,17 @@ pub fn update(root: &Path, args: &UpdateArgs) -> Result<i32, Report> {
     if check {
         groups.check_memory(&update)?;
     }
-    let set = |from: &[Write], to: &[Write]| match &state.unit {
-        Some(unit) => groups.update_unit(&host, unit, from, to),
-        None => groups.update(&host, to),
+    let set = |limits: &[Write]| match &state.unit {
+        Some(unit) => groups.update_unit(&host, unit, limits),
+        None => groups.update(&host, limits),
     };
-    set(&now, &new)?;
+    set(&new)?;
     if let Some(rdt) = rdt {
         // Those of a class that is new to the container's processes; the others are in it.
         let pids = if state.rdt.is_none() { groups.processes()? } else { Vec::new() };
         if let Err(error) = rdt.apply(&pids) {
             // The reason is told; what was in force a moment ago can be set again.
-            let _ = set(&new, &now);
+            let _ = set(&now);
             return Err(error.into());
         }
         state.rdt = Some(rdt);

@@ -4,6 +4,7 @@ use hull_sys::fs::{self, CWD};
 use hull_sys::{Errno, trace};
 use rustix::fs::OFlags;
 
+use super::apply::undone;
 use super::group::{Group, c_path, inherit_cpuset, is_v1_cpuset, make_parents};
 use super::host::{Hierarchy, Host, Version};
 use super::limits::Write;
@@ -52,22 +53,19 @@ impl Cgroup {
         owner.map_or(Ok(()), |owner| self.give_to(owner))
     }
 
-    /// Changes the limits from `now` to `new`, as [`Cgroup::update`] does, and tells systemd what it has words for.
+    /// Changes the limits, as [`Cgroup::update`] does, and tells systemd what it has words for.
     ///
     /// # Errors
     /// A file or systemd refuses; nothing is changed then.
-    pub fn update_unit(&self, host: &Host, unit: &Unit, now: &[Write], new: &[Write]) -> Result<()> {
+    pub fn update_unit(&self, host: &Host, unit: &Unit, writes: &[Write]) -> Result<()> {
         // The files first, for they can be taken back, and again, for systemd writes them as well, and rounds.
-        self.update(host, new)?;
-        let properties = unit::limits(&without_devices(new), version(host));
-        let told = Systemd::connect(unit).and_then(|mut systemd| systemd.set(&properties));
-        let Err(error) = told else { return self.update(host, new) };
-        match self.update(host, now) {
-            Ok(()) => Err(error),
-            Err(more) => Err(Error {
-                cause: format!("{}; and cannot take back what was changed: {more}", error.cause),
-                ..error
-            }),
+        let changed = self.change(host, writes)?;
+        let mut properties = unit::limits(&without_devices(writes), version(host));
+        // Which can be told when the unit starts, and never again.
+        properties.retain(|(name, _)| name != "OOMPolicy");
+        match Systemd::connect(unit).and_then(|mut systemd| systemd.set(&properties)) {
+            Ok(()) => self.update(host, writes),
+            Err(error) => Err(undone(changed, error)),
         }
     }
 }

@@ -13,16 +13,16 @@ use crate::error::{Error, Result};
 
 /// A value, and the file of the group that it is for.
 #[derive(Clone, Copy)]
-struct Step<'a> {
-    group: &'a Group,
-    file: &'a str,
-    value: &'a str,
+struct Step<'g, 'w> {
+    group: &'g Group,
+    file: &'w str,
+    value: &'w str,
 }
 
 /// What a file said before it was written.
-struct Former<'a> {
+pub(super) struct Former<'a> {
     group: &'a Group,
-    file: &'a str,
+    file: String,
     value: String,
 }
 
@@ -52,6 +52,11 @@ impl Cgroup {
     /// The file that refused a value, with the value. What was changed before has its former value again then, and what
     /// did not take that is named as well.
     pub fn update(&self, host: &Host, writes: &[Write]) -> Result<()> {
+        self.change(host, writes).map(drop)
+    }
+
+    /// The same; gives what was changed, to be undone by [`undone`].
+    pub(super) fn change(&self, host: &Host, writes: &[Write]) -> Result<Vec<Former<'_>>> {
         let writes: Vec<Write> = writes.iter().filter(|write| write.controller != "devices").cloned().collect();
         let mut formers: Vec<Former<'_>> = Vec::new();
         let changed = in_passes(self.steps(host, &writes)?, |Step { group, file, value }| {
@@ -61,23 +66,23 @@ impl Cgroup {
             if former.as_deref() == Some(value) {
                 return Ok(());
             }
+            // A weight goes when a group becomes idle, and does not come back with the end of that.
+            for weight in ["cpu.weight", "cpu.shares"].into_iter().filter(|_| file == "cpu.idle") {
+                let text = group.text(weight).ok();
+                formers.extend(text.map(|text| Former {
+                    group,
+                    file: weight.to_owned(),
+                    value: text.trim().to_owned(),
+                }));
+            }
             group.put(open.as_fd(), file, value)?;
-            formers.extend(former.map(|value| Former { group, file, value }));
+            formers.extend(former.map(|value| Former { group, file: file.to_owned(), value }));
             Ok(())
         });
-        let Err((step, error)) = changed else { return Ok(()) };
-        formers.reverse();
-        let back = in_passes(formers.iter().collect(), |former| {
-            fs::write(former.group.open(former.file)?.as_fd(), former.value.as_bytes())
-        });
-        let error = step.refused(error);
-        Err(match back {
-            Ok(()) => error,
-            Err((former, again)) => {
-                let more = former.group.refused(former.file, &former.value, again);
-                Error { cause: format!("{}; and cannot take back what was changed: {more}", error.cause), ..error }
-            }
-        })
+        match changed {
+            Ok(()) => Ok(formers),
+            Err((step, error)) => Err(undone(formers, step.refused(error))),
+        }
     }
 
     /// Whether what is used fits already: `checkBeforeUpdate`. v1's kernel looks itself; v2's makes it fit by killing.
@@ -98,7 +103,7 @@ impl Cgroup {
     }
 
     /// The writes with their groups, whose controllers are passed on to them.
-    fn steps<'a>(&'a self, host: &Host, writes: &'a [Write]) -> Result<Vec<Step<'a>>> {
+    fn steps<'g, 'w>(&'g self, host: &Host, writes: &'w [Write]) -> Result<Vec<Step<'g, 'w>>> {
         let mut steps = Vec::with_capacity(writes.len());
         for write in writes {
             let group = self.group(host, write)?;
@@ -119,7 +124,18 @@ impl Cgroup {
     }
 }
 
-impl Step<'_> {
+/// Gives the files their former values again, because of `error`, which names also what does not take it.
+pub(super) fn undone(mut formers: Vec<Former<'_>>, error: Error) -> Error {
+    formers.reverse();
+    let back = in_passes(formers.iter().collect(), |former| {
+        fs::write(former.group.open(&former.file)?.as_fd(), former.value.as_bytes())
+    });
+    let Err((former, again)) = back else { return error };
+    let more = former.group.refused(&former.file, &former.value, again);
+    Error { cause: format!("{}; and cannot take back what was changed: {more}", error.cause), ..error }
+}
+
+impl Step<'_, '_> {
     fn refused(&self, error: hull_sys::Error) -> Error {
         self.group.refused(self.file, self.value, error)
     }

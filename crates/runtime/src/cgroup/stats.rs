@@ -32,8 +32,8 @@ pub struct Stats {
     pub pids: Pids,
     /// Block input and output.
     pub blkio: Blkio,
-    /// Huge pages, by their size.
-    pub hugetlb: BTreeMap<String, HugePages>,
+    /// Huge pages in bytes, by their size.
+    pub hugetlb: BTreeMap<String, Counted>,
     /// Intel RDT.
     pub intel_rdt: BTreeMap<String, serde_json::Value>,
     /// Interfaces of a network namespace of its own.
@@ -136,6 +136,14 @@ pub struct MemoryUse {
     /// The most that it may be.
     pub limit: u64,
     /// What it is.
+    #[serde(flatten)]
+    pub now: Counted,
+}
+
+/// What the kernel charges to a group, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Counted {
+    /// What it is.
     #[serde(skip_serializing_if = "is_zero")]
     pub usage: u64,
     /// The most that it was.
@@ -196,19 +204,6 @@ pub struct BlkioEntry {
     /// Bytes, operations or nanoseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub value: u64,
-}
-
-/// Huge pages of one size, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct HugePages {
-    /// Reserved now.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub usage: u64,
-    /// The most that was.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub max: u64,
-    /// How often the limit was hit.
-    pub failcnt: u64,
 }
 
 /// Pressure stall information.
@@ -299,6 +294,11 @@ impl Files<'_> {
     fn keyed(&self, file: &str) -> Result<BTreeMap<String, u64>> {
         let Some(text) = self.text(file)? else { return Ok(BTreeMap::new()) };
         parse::keyed(&text).ok_or_else(|| self.strange(file, &text))
+    }
+
+    fn pids(&self) -> Result<Pids> {
+        let limit = self.number("pids.max")?.filter(|limit| *limit != u64::MAX);
+        Ok(Pids { current: self.count("pids.current")?, limit: limit.unwrap_or_default() })
     }
 
     fn list(&self, file: &str) -> Result<Vec<u16>> {

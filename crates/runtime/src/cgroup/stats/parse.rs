@@ -65,13 +65,7 @@ pub(super) fn devices(text: &str) -> Option<Vec<BlkioEntry>> {
             [device, value] => (device, "", value),
             _ => return None,
         };
-        let (major, minor) = device.split_once(':')?;
-        all.push(BlkioEntry {
-            major: major.parse().ok()?,
-            minor: minor.parse().ok()?,
-            op: op.to_owned(),
-            value: value.parse().ok()?,
-        });
+        all.push(entry(device, op, value)?);
     }
     Some(all)
 }
@@ -81,16 +75,21 @@ pub(super) fn device_key(text: &str, key: &str, op: &str) -> Option<Vec<BlkioEnt
     let mut all = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
-        let (major, minor) = words.next()?.split_once(':')?;
+        let device = words.next()?;
         let Some(value) = words.find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')) else { continue };
-        all.push(BlkioEntry {
-            major: major.parse().ok()?,
-            minor: minor.parse().ok()?,
-            op: op.to_owned(),
-            value: value.parse().ok()?,
-        });
+        all.push(entry(device, op, value)?);
     }
     Some(all)
+}
+
+fn entry(device: &str, op: &str, value: &str) -> Option<BlkioEntry> {
+    let (major, minor) = device.split_once(':')?;
+    Some(BlkioEntry {
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+        op: op.to_owned(),
+        value: value.parse().ok()?,
+    })
 }
 
 /// The interfaces of a network namespace, from its /proc/PID/net/dev, after whose two lines of headings there are a name and
@@ -99,35 +98,18 @@ pub fn interfaces(text: &str) -> Vec<Interface> {
     let one = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
         let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        let [
-            rx_bytes,
-            rx_packets,
-            rx_errors,
-            rx_dropped,
-            _,
-            _,
-            _,
-            _,
-            tx_bytes,
-            tx_packets,
-            tx_errors,
-            tx_dropped,
-            ..,
-        ] = numbers[..]
-        else {
-            return None;
-        };
-        let name = name.trim().to_owned();
+        // Of each direction there are eight, of which the first four are told.
+        let (receive, transmit) = (numbers.get(..4)?, numbers.get(8..12)?);
         Some(Interface {
-            name,
-            rx_bytes,
-            rx_packets,
-            rx_errors,
-            rx_dropped,
-            tx_bytes,
-            tx_packets,
-            tx_errors,
-            tx_dropped,
+            name: name.trim().to_owned(),
+            rx_bytes: receive[0],
+            rx_packets: receive[1],
+            rx_errors: receive[2],
+            rx_dropped: receive[3],
+            tx_bytes: transmit[0],
+            tx_packets: transmit[1],
+            tx_errors: transmit[2],
+            tx_dropped: transmit[3],
         })
     };
     text.lines().filter_map(one).collect()

@@ -1,6 +1,6 @@
 //! The files of v1's hierarchies.
 
-use super::{BlkioEntry, Cpu, Files, HugePages, MemoryUse, Stats, parse};
+use super::{BlkioEntry, Counted, Cpu, Files, MemoryUse, Stats, parse};
 use crate::cgroup::group::Group;
 use crate::error::Result;
 
@@ -16,10 +16,7 @@ pub(super) fn read(group: &Group, stats: &mut Stats) -> Result<()> {
             "cpuacct" => usage(&files, &mut stats.cpu)?,
             "cpuset" => cpuset(&files, stats)?,
             "memory" => memory(&files, stats)?,
-            "pids" => {
-                stats.pids.current = files.count("pids.current")?;
-                stats.pids.limit = files.number("pids.max")?.filter(|limit| *limit != u64::MAX).unwrap_or_default();
-            }
+            "pids" => stats.pids = files.pids()?,
             "blkio" => blkio(&files, stats)?,
             "hugetlb" => huge_pages(&files, stats)?,
             _ => {}
@@ -76,13 +73,8 @@ fn cpuset(files: &Files<'_>, stats: &mut Stats) -> Result<()> {
 
 fn memory(files: &Files<'_>, stats: &mut Stats) -> Result<()> {
     let one = |kind: &str| -> Result<MemoryUse> {
-        let file = |what: &str| files.count(&format!("memory.{kind}{what}"));
-        Ok(MemoryUse {
-            limit: file("limit_in_bytes")?,
-            usage: file("usage_in_bytes")?,
-            max: file("max_usage_in_bytes")?,
-            failcnt: file("failcnt")?,
-        })
+        let kind = format!("memory.{kind}");
+        Ok(MemoryUse { limit: files.count(&format!("{kind}limit_in_bytes"))?, now: counted(files, &kind)? })
     };
     let memory = &mut stats.memory;
     (memory.usage, memory.swap) = (one("")?, one("memsw.")?);
@@ -122,10 +114,14 @@ fn huge_pages(files: &Files<'_>, stats: &mut Stats) -> Result<()> {
         // What is reserved is what the limits hold, where the kernel counts it (5.7).
         let reserved = files.number(&format!("hugetlb.{size}.rsvd.usage_in_bytes"))?.is_some();
         let kind = if reserved { ".rsvd" } else { "" };
-        let file = |what: &str| files.count(&format!("hugetlb.{size}{kind}.{what}"));
-        let pages =
-            HugePages { usage: file("usage_in_bytes")?, max: file("max_usage_in_bytes")?, failcnt: file("failcnt")? };
+        let pages = counted(files, &format!("hugetlb.{size}{kind}."))?;
         stats.hugetlb.insert(size, pages);
     }
     Ok(())
+}
+
+/// The files whose names begin with `kind`.
+fn counted(files: &Files<'_>, kind: &str) -> Result<Counted> {
+    let file = |what: &str| files.count(&format!("{kind}{what}"));
+    Ok(Counted { usage: file("usage_in_bytes")?, max: file("max_usage_in_bytes")?, failcnt: file("failcnt")? })
 }

@@ -1,6 +1,6 @@
 //! The files of the unified hierarchy. In a hybrid layout only those of its own controllers are there.
 
-use super::{Files, HugePages, MemoryUse, Stats, parse};
+use super::{Counted, Files, MemoryUse, Stats, parse};
 use crate::cgroup::group::Group;
 use crate::error::Result;
 
@@ -18,10 +18,7 @@ pub(super) fn read(group: &Group, stats: &mut Stats) -> Result<()> {
                 stats.cpuset.mems = files.list("cpuset.mems.effective")?;
             }
             "memory" => memory(&files, stats)?,
-            "pids" => {
-                stats.pids.current = files.count("pids.current")?;
-                stats.pids.limit = files.number("pids.max")?.filter(|limit| *limit != u64::MAX).unwrap_or_default();
-            }
+            "pids" => stats.pids = files.pids()?,
             "io" => io(&files, stats)?,
             "hugetlb" => huge_pages(&files, stats)?,
             _ => {}
@@ -53,15 +50,13 @@ fn memory(files: &Files<'_>, stats: &mut Stats) -> Result<()> {
     memory.cache = memory.raw.get("file").copied().unwrap_or_default();
     memory.usage = MemoryUse {
         limit: files.count("memory.max")?,
-        usage: files.count("memory.current")?,
-        // Since Linux 5.19.
-        max: files.count("memory.peak")?,
-        failcnt: 0,
+        // A peak since Linux 5.19.
+        now: Counted { usage: files.count("memory.current")?, max: files.count("memory.peak")?, failcnt: 0 },
     };
     if let Some(swap) = files.number("memory.swap.current")? {
         // Together with memory, as v1 counts it; two peaks make none.
         let limit = files.count("memory.swap.max")?;
-        memory.swap.usage = swap + memory.usage.usage;
+        memory.swap.now.usage = swap + memory.usage.now.usage;
         memory.swap.limit = limit.saturating_add(memory.usage.limit);
     }
     Ok(())
@@ -89,7 +84,7 @@ fn huge_pages(files: &Files<'_>, stats: &mut Stats) -> Result<()> {
         };
         let events = files.keyed(&format!("hugetlb.{size}.events"))?;
         let failcnt = events.get("max").copied().unwrap_or_default();
-        stats.hugetlb.insert(size, HugePages { usage, max: 0, failcnt });
+        stats.hugetlb.insert(size, Counted { usage, max: 0, failcnt });
     }
     Ok(())
 }
