@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use hull_tests::bundle::Bundle;
 use hull_tests::scripted::{Answer, Asked, INDEX, MANIFEST, Scripted, TinyImage, digest, pull, pull_command};
 use hull_tests::sentinel::{CANARY, Sentinel};
 use hull_tests::tar::Tar;
@@ -436,4 +437,71 @@ fn c14_what_an_image_cannot_be_is_an_error_and_never_a_panic() {
         let text = format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}",{}}}"#, manifest.replace('C', &config));
         refused(what, "cannot", but(&image, is_manifest, move |_| Answer::ok(MANIFEST, text.clone())));
     }
+}
+
+/// What a container that shows `names` gives of the host's tree: nothing.
+fn assert_own(what: &str, said: &Said, own: &str) {
+    assert!(said.out.contains(own), "{what}: it lacks what is the image's own: {said:?}");
+    assert!(!said.out.contains(CANARY) && !said.err.contains(CANARY), "{what}: {said:?}");
+}
+
+/// C11, CVE-2022-23648, CVE-2024-9341, CVE-2021-43816: what an image puts in the place of a folder that is copied from or mounted
+/// over is looked for in the image alone. Seen to fail with paths that are resolved as the host does.
+#[test]
+fn c11_what_is_copied_up_is_the_images_own() {
+    let bundle = Bundle::new("cat /data/* /more/*; ls /more; cat /proc/mounts");
+    let outside = Sentinel::new(&bundle.corner.path().join("sentinel"));
+    let root = bundle.corner.rootfs();
+    // The way to the host's tree leads to one of the image's own.
+    let inside = root.join(outside.path().strip_prefix("/").unwrap());
+    fs::create_dir_all(&inside).unwrap();
+    fs::write(inside.join("file"), "the image's file\n").unwrap();
+    symlink(outside.path(), root.join("data")).unwrap();
+    fs::create_dir(root.join("more")).unwrap();
+    symlink(outside.path().join("setuid"), root.join("more/link")).unwrap();
+    fs::write(root.join("more/file"), "more\n").unwrap();
+    bundle.change(|spec| {
+        for target in ["/data", "/more", "/../../data"] {
+            let mount = serde_json::json!({
+                "destination": target, "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "mode=755"],
+            });
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        }
+    });
+    let said = bundle.oci(&["run", &bundle.id("c11")]);
+    assert_own("tmpcopyup", &said, "the image's file\n");
+    assert!(said.out.contains("more\n") && said.out.contains("link\n"), "{said:?}");
+    let mount = format!("tmpfs {} tmpfs", outside.path().display());
+    assert_eq!(said.out.matches(&mount).count(), 2, "both are mounted where the link leads in the image: {said:?}");
+    outside.assert_untouched("tmpcopyup");
+}
+
+/// C11 for a build's COPY and for an image that names volumes. Seen to fail with paths that are resolved as the host does.
+#[test]
+fn c11_volumes_and_copies_from_images_stay_in_the_image() {
+    let store = Builder::new();
+    let outside = Sentinel::new(&store.corner().path().join("sentinel"));
+    let out = outside.path().display().to_string();
+    let from = format!(
+        "FROM base AS trap\nRUN busybox mkdir -p {out} /etc/pki && echo the image\\'s file > {out}/file && \
+         busybox ln -s {out} /l && busybox ln -s {out}/file /etc/pki/ca && busybox ln -s /proc/self/mounts /etc/mtab\n"
+    );
+    let copied = store.build(&format!("{from}FROM base\nCOPY --from=trap /l/file /etc/pki /l /copied/\n"));
+    assert_eq!(copied.code, 0, "{copied:?}");
+    assert_own("COPY --from", &store.shell("cat /copied/*"), "the image's file\n");
+
+    let layer = fs::read(store.archive()).unwrap();
+    let image = TinyImage::of(&layer).with_config(
+        serde_json::json!({
+            "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+            "config": {"Volumes": {"/../..": {}, "/l": {}, "/etc/mtab": {}, &*out: {}, "/proc": {}}},
+        })
+        .to_string(),
+    );
+    let registry = Scripted::new(move |asked| image.answer(asked));
+    assert_eq!(pull(store.corner(), &registry, &["--tls-verify=false"], "a/b:1").code, 0);
+    let name = format!("{}/a/b:1", registry.address());
+    let said = store.hull(&["run", "--rm", &name, "sh", "-c", &format!("cat {out}/file; echo it ran")]);
+    assert_own("volumes", &said, "it ran\n");
+    outside.assert_untouched("volumes and copies");
 }
