@@ -56,6 +56,7 @@ mod podman;
 mod podman_v2;
 mod progress;
 mod push;
+mod referrers;
 mod registry_peers;
 mod run;
 mod store;

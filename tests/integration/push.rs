@@ -173,6 +173,16 @@ fn all_tags_of_a_repository_go_with_one_word_and_a_digest_does_not_go() {
     assert_eq!(told, format!("{}\n{}\n", name(":1"), name(":2")));
     let tags = tool("skopeo", &["list-tags", "--tls-verify=false", &format!("docker://{}", name(""))]);
     assert!(tags.contains("\"1\"") && tags.contains("\"2\""), "{tags}");
+    // And come back so, in another store.
+    let other = Builder::new();
+    let pull = |arguments: &[&str]| hull(&other, &[&["pull", "--tls-verify=false", "-q"], arguments].concat());
+    let told = ok(pull(&["-a", &name("")]));
+    assert_eq!(told, format!("{}\n{}\n", name(":1"), name(":2")));
+    let names = ok(other.hull(&["images", "--format", "{{.Repository}}:{{.Tag}}"]));
+    assert!(names.contains(&name(":1")) && names.contains(&name(":2")), "{names}");
+    for wrong in [name(":1"), name("/nothing")] {
+        assert_eq!(pull(&["-a", &wrong]).code, 1, "{wrong}");
+    }
     let file = store.corner().path().join("digest");
     let fixed = format!("{}@sha256:{}", name(""), "0".repeat(64));
     for arguments in [["-a", &name(":1")], ["made", &fixed], ["nothing", &name(":3")]] {

@@ -2,11 +2,12 @@
 
 use clap::{Args, Subcommand};
 use hull_image::{Image, List, Reference, Store};
-use hull_registry::PushOptions;
 use hull_registry::progress::Quiet;
+use hull_registry::{PushOptions, Referrer};
 
 use crate::images::inspect::pretty;
 use crate::images::say;
+use crate::listing::{Listing, Row};
 use crate::pull::{self, Policy};
 use crate::registry::{RegistryArgs, credentials, number};
 use crate::report::Report;
@@ -24,6 +25,8 @@ pub enum ManifestCommand {
     Inspect(InspectArgs),
     /// Upload a list and all its images to a registry
     Push(PushArgs),
+    /// List what refers to an image at its registry: signatures, lists of contents and the like
+    Referrers(ReferrersArgs),
     /// Remove lists
     Rm {
         /// The lists
@@ -120,6 +123,35 @@ pub struct PushArgs {
     destination: Option<String>,
 }
 
+// The flags of `hull manifest referrers`.
+#[derive(Args)]
+pub struct ReferrersArgs {
+    /// Only those of this type
+    #[arg(long, value_name = "TYPE")]
+    artifact_type: Option<String>,
+    /// table, json, table TEMPLATE or a template: .Digest .ArtifactType .MediaType .Size .Annotations
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Name and password, in place of those from a login
+    #[arg(long, value_name = "USER:PASSWORD")]
+    creds: Option<String>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// A name at a registry
+    name: String,
+}
+
+const REFERRERS: Listing = Listing {
+    columns: &[
+        ("Annotations", "ANNOTATIONS"),
+        ("ArtifactType", "ARTIFACT TYPE"),
+        ("Digest", "DIGEST"),
+        ("MediaType", "MEDIA TYPE"),
+        ("Size", "SIZE"),
+    ],
+    usual: &["Digest", "ArtifactType", "Size"],
+};
+
 /// `hull manifest VERB`.
 pub fn manifest(store: &Store, command: &ManifestCommand) -> Result<i32, Report> {
     match command {
@@ -128,6 +160,7 @@ pub fn manifest(store: &Store, command: &ManifestCommand) -> Result<i32, Report>
         ManifestCommand::Create(args) => create(store, args),
         ManifestCommand::Inspect(args) => inspect(store, args),
         ManifestCommand::Push(args) => push(store, args),
+        ManifestCommand::Referrers(args) => referrers(args),
         ManifestCommand::Rm { lists } => remove(store, lists),
     }
 }
@@ -211,6 +244,22 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<i32, Report> {
     let mut options = args.registry.options()?;
     options.credentials = args.creds.as_deref().map(credentials).transpose()?;
     say(&pretty(&hull_registry::manifest(&args.name, &options)?)?)
+}
+
+fn referrers(args: &ReferrersArgs) -> Result<i32, Report> {
+    let mut options = args.registry.options()?;
+    options.credentials = args.creds.as_deref().map(credentials).transpose()?;
+    let found = hull_registry::referrers(&args.name, args.artifact_type.as_deref(), &options)?;
+    let row = |one: Referrer| {
+        Row::new([
+            ("Annotations", one.annotations.map(|all| all.to_string()).unwrap_or_default()),
+            ("ArtifactType", one.artifact_type.unwrap_or_default()),
+            ("Digest", one.digest),
+            ("MediaType", one.media_type),
+            ("Size", one.size.to_string()),
+        ])
+    };
+    say(&REFERRERS.render(args.format.as_deref(), &found.into_iter().map(row).collect::<Vec<_>>())?)
 }
 
 fn push(store: &Store, args: &PushArgs) -> Result<i32, Report> {

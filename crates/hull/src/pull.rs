@@ -28,7 +28,8 @@ pub struct PullArgs {
     creds: Option<String>,
     #[command(flatten)]
     registry: RegistryArgs,
-    #[arg(short, long, hide = true)]
+    /// Every tag of the repositories that are named
+    #[arg(short, long)]
     all_tags: bool,
     #[arg(long, hide = true)]
     disable_content_trust: Option<bool>,
@@ -39,15 +40,12 @@ pub struct PullArgs {
 
 /// `hull pull`.
 pub fn pull(store: &Store, args: &PullArgs) -> Result<i32, Report> {
-    if args.all_tags {
-        return Err(Report::usage("--all-tags is not supported yet", Some("name each tag")).with_code(1));
-    }
     let mut options = pull_options(&args.registry)?;
     if let Some(platform) = &args.platform {
         options.platform = platform.parse()?;
     }
     options.registry.credentials = args.creds.as_deref().map(credentials).transpose()?;
-    for name in &args.names {
+    for name in &wanted(args, &options)? {
         let pulled = match args.quiet {
             true => hull_registry::pull(store, name, &options, &Quiet)?,
             false => watched(store, name, &options, false)?,
@@ -55,6 +53,23 @@ pub fn pull(store: &Store, args: &PullArgs) -> Result<i32, Report> {
         writeln!(stdout(), "{}", pulled.name).map_err(|error| Report::host("write to standard output", error))?;
     }
     Ok(0)
+}
+
+/// The names that were given, or those of all tags in each of them.
+fn wanted(args: &PullArgs, options: &PullOptions) -> Result<Vec<String>, Report> {
+    if !args.all_tags {
+        return Ok(args.names.clone());
+    }
+    let mut all = Vec::new();
+    for name in &args.names {
+        let last = name.rsplit('/').next().unwrap_or_default();
+        if last.contains([':', '@']) {
+            return Err(Report::usage("--all-tags takes names without a tag", None).with_code(1));
+        }
+        all.extend(hull_registry::tags(name, &options.registry)?.iter().map(Reference::to_string));
+    }
+    all.sort();
+    Ok(all)
 }
 
 fn pull_options(args: &RegistryArgs) -> Result<PullOptions, Report> {

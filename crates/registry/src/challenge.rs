@@ -5,19 +5,22 @@
 
 /// One challenge: a scheme in lower case and its parameters, names in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Challenge {
+pub struct Challenge {
+    /// `bearer`, `basic`, …
     pub scheme: String,
+    /// Each name once.
     pub parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    /// A parameter's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// All challenges of one header.
-pub(crate) fn parse(header: &str) -> Vec<Challenge> {
+/// All challenges of one header, as far as it follows the grammar.
+pub fn parse(header: &str) -> Vec<Challenge> {
     let mut rest = header;
     let mut found: Vec<Challenge> = Vec::new();
     loop {

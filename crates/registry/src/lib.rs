@@ -9,7 +9,7 @@
 mod auth;
 mod blob;
 mod body;
-mod challenge;
+pub mod challenge;
 mod client;
 pub mod credentials;
 mod dns;
@@ -19,7 +19,7 @@ mod login;
 pub mod progress;
 mod pull;
 mod push;
-pub mod referrers;
+mod referrers;
 mod registries;
 pub mod search;
 mod secret;
@@ -38,8 +38,9 @@ pub use credentials::Credentials;
 pub use error::{Class, Error, Failure, Result};
 pub use login::login;
 pub use progress::{Progress, PushProgress, Step};
-pub use pull::{Pulled, manifest, pull};
+pub use pull::{Pulled, manifest, pull, referrers, tags};
 pub use push::{PushOptions, Pushed, push, push_list};
+pub use referrers::Referrer;
 pub use registries::{Registries, Source};
 pub use secret::Secret;
 

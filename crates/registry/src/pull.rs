@@ -14,9 +14,9 @@ use crate::client::{Ask, Client};
 use crate::error::{Class, Error, Result, shown};
 use crate::http::small;
 use crate::progress::Progress;
+use crate::referrers::{self, Referrer};
 use crate::registries::{Registries, Source};
-use crate::workers;
-use crate::{Options, PullOptions};
+use crate::{Options, PullOptions, search, workers};
 
 /// The largest manifest or configuration.
 const DOCUMENT_MAX: u64 = 4 << 20;
@@ -76,22 +76,54 @@ fn is_absence(error: &Error) -> bool {
 /// # Errors
 /// As [`pull`].
 pub fn manifest(name: &str, options: &Options) -> Result<serde_json::Value> {
+    let (blob, data) = anywhere(("inspect", name), options, top_manifest)?;
+    let wrong = |error| Error::new(Class::Protocol, format!("inspect {name}"), format!("{}: {error}", blob.digest));
+    serde_json::from_slice(&data).map_err(wrong)
+}
+
+/// All names in a repository, one for each of its tags.
+///
+/// # Errors
+/// As [`pull`]; a tag that is none.
+pub fn tags(name: &str, options: &Options) -> Result<Vec<Reference>> {
+    anywhere(("list the tags of", name), options, |client, candidate| {
+        let tags = search::tags_of(client, usize::MAX)?;
+        tags.iter().map(|tag| Ok(format!("{}:{tag}", candidate.name()).parse()?)).collect()
+    })
+}
+
+/// What refers to the image that `name` stands for, of one type only if that is given.
+///
+/// # Errors
+/// As [`pull`]; a list that is none.
+pub fn referrers(name: &str, artifact_type: Option<&str>, options: &Options) -> Result<Vec<Referrer>> {
+    anywhere(("list what refers to", name), options, |client, candidate| {
+        let digest = match candidate.digest() {
+            Some(digest) => digest.clone(),
+            None => top_manifest(client, candidate)?.0.digest,
+        };
+        referrers::list(client, &digest, artifact_type)
+    })
+}
+
+/// Asks each place that `name` may be at, in turn, until one has an answer.
+fn anywhere<T>(
+    (verb, name): (&str, &str),
+    options: &Options,
+    ask: impl Fn(&Client, &Reference) -> Result<T>,
+) -> Result<T> {
     let registries = Registries::load()?;
     let mut failure: Option<Error> = None;
     for candidate in registries.candidates(name)? {
         for source in registries.sources(&candidate)? {
-            let client = Client::connect(&source, options, Access::Pull)?;
-            match top_manifest(&client, &candidate) {
-                Ok((blob, data)) => {
-                    let wrong = |error| Error::new(Class::Protocol, format!("inspect {name}"), error);
-                    return serde_json::from_slice(&data).map_err(|error| wrong(format!("{}: {error}", blob.digest)));
-                }
+            match Client::connect(&source, options, Access::Pull).and_then(|client| ask(&client, &candidate)) {
+                Ok(found) => return Ok(found),
                 Err(error) if failure.as_ref().is_none_or(is_absence) => failure = Some(error),
                 Err(_) => {}
             }
         }
     }
-    Err(failure.unwrap_or_else(|| unconfigured("inspect", name)))
+    Err(failure.unwrap_or_else(|| unconfigured(verb, name)))
 }
 
 fn from_source(

@@ -46,7 +46,7 @@ struct List {
 ///
 /// # Errors
 /// The registry's; a list that is none.
-pub fn list(client: &Client, digest: &Digest, artifact_type: Option<&str>) -> Result<Vec<Referrer>> {
+pub(crate) fn list(client: &Client, digest: &Digest, artifact_type: Option<&str>) -> Result<Vec<Referrer>> {
     let doing = format!("list what refers to {digest} at {}", client.host());
     let mut target = format!("/v2/{}/referrers/{digest}", client.path());
     if let Some(kind) = artifact_type {

@@ -105,10 +105,13 @@ fn catalogue(client: &Client, term: &str, limit: usize, doing: &str) -> Result<V
 /// # Errors
 /// There is no such repository; the registry's.
 pub fn tags(source: &Source, limit: usize, options: &Options) -> Result<Vec<String>> {
-    let client = Client::connect(source, options, Access::Pull)?;
-    let doing = format!("list the tags of {}/{}", source.host, source.path);
+    tags_of(&Client::connect(source, options, Access::Pull)?, limit)
+}
+
+pub(crate) fn tags_of(client: &Client, limit: usize) -> Result<Vec<String>> {
+    let doing = format!("list the tags of {}/{}", client.host(), client.path());
     let mut found = Vec::new();
-    pages(&client, format!("/v2/{}/tags/list", source.path), &doing, &mut |page| {
+    pages(client, format!("/v2/{}/tags/list", client.path()), &doing, &mut |page| {
         found.extend(page.tags.unwrap_or_default());
         found.len() < limit
     })?;
