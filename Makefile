@@ -11,6 +11,7 @@ PACKAGES := apache2-utils busybox-static catatonit chromium docker-registry dock
 	golang-github-opencontainers-runtime-tools-dev libarchive-tools netavark openssl podman procps python3 runc skopeo strace \
 	time umoci zstd
 BENCH_PACKAGES := crun curl docker-registry docker.io gcc libc6-dev mmdebstrap podman python3 runc skopeo time
+FUZZ_PACKAGES := g++ util-linux
 VM_PACKAGES := containerd qemu-system-x86 mmdebstrap e2fsprogs cpio
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
 # The image that the demo is built on, of the store or of a registry; if none is given demo/image takes Alpine or, without a
@@ -25,7 +26,7 @@ need = @missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: help build run bash verify install test test-vm mutants lint conformance bench deps run-deps vm-deps bench-deps demo-base demo-image
+.PHONY: help build run bash verify install test test-vm mutants fuzz lint conformance bench deps run-deps vm-deps bench-deps demo-base demo-image
 # What a target needs is installed before it is built.
 .NOTPARALLEL:
 
@@ -84,6 +85,10 @@ test-vm: vm-deps build ## the tests that depend on the machine, again with cgrou
 
 mutants: deps ## show for each security test that it can fail: undo what it guards, one by one (slow; ROWS="a1 b3" for some)
 	tests/mutants $(ROWS)
+
+fuzz: ## each fuzz target for SECONDS (300), on the stable toolchain; TARGETS="layer reference" for some
+	$(call need,$(BUILD_PACKAGES) $(FUZZ_PACKAGES))
+	FUZZ_SECONDS=$(or $(SECONDS),300) CARGO=$(CARGO) fuzz/run $(TARGETS)
 
 lint: ## rustfmt and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -126,14 +126,19 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// Registry and path as people write them, `debian`.
+    /// Registry and path as people write them, `debian`; in full where the short form would be read as
+    /// another registry's, or as an id.
     pub fn familiar_name(&self) -> String {
         if self.domain != DOCKER {
             return self.name();
         }
-        match self.path.strip_prefix("library/") {
-            Some(short) if !short.contains('/') => short.to_owned(),
-            _ => self.path.clone(),
+        let short = match self.path.strip_prefix("library/") {
+            Some(short) if !short.contains('/') => short,
+            _ => &self.path,
+        };
+        match short.parse::<Reference>() {
+            Ok(read) if (&read.domain, &read.path) == (&self.domain, &self.path) => short.to_owned(),
+            _ => self.name(),
         }
     }
 
@@ -278,12 +283,16 @@ mod tests {
     #[test]
     fn names_get_dockers_defaults_and_lose_them_when_shown() {
         let with = |name: &str| format!("{name}@{D}");
+        let id = format!("library/{}", "a".repeat(64));
         for (given, full, familiar) in [
             ("hello", "docker.io/library/hello:latest", "hello:latest"),
             ("debian:12", "docker.io/library/debian:12", "debian:12"),
             ("docker.io/library/x:y", "docker.io/library/x:y", "x:y"),
             ("index.docker.io/x", "docker.io/library/x:latest", "x:latest"),
             ("user/app", "docker.io/user/app:latest", "user/app:latest"),
+            ("docker.io/quay.io/app", "docker.io/quay.io/app:latest", "docker.io/quay.io/app:latest"),
+            (&id, &format!("docker.io/{id}:latest"), &format!("docker.io/{id}:latest")),
+            ("docker.io/docker.io/a/b", "docker.io/docker.io/a/b:latest", "docker.io/docker.io/a/b:latest"),
             ("localhost/app:1", "localhost/app:1", "localhost/app:1"),
             ("host:5000/a/b_c__d-e.f:T.1", "host:5000/a/b_c__d-e.f:T.1", "host:5000/a/b_c__d-e.f:T.1"),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),

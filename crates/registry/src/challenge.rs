@@ -67,9 +67,13 @@ fn parameter(text: &str) -> Option<(String, &str)> {
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return Some((value, &quoted[at + 1..])),
-            '\\' => value.push(characters.next()?.1),
-            other if other.is_control() => return None,
-            other => value.push(other),
+            _ => {
+                let said = if character == '\\' { characters.next()?.1 } else { character };
+                if said.is_control() {
+                    return None;
+                }
+                value.push(said);
+            }
         }
     }
     None
@@ -114,11 +118,13 @@ mod tests {
             (r#"Bearer realm="open"#, Some("bearer")),
             (r#"Bearer realm="a",realm="b""#, Some("bearer")),
             ("Bearer realm=\"a\u{7}\"", Some("bearer")),
+            ("Bearer realm=\"a\\\u{7}\"", Some("bearer")),
         ] {
             let found = parse(header);
             assert_eq!(found.first().map(|challenge| challenge.scheme.as_str()), scheme, "{header:?}");
         }
         assert_eq!(parse(r#"Bearer realm="a",realm="b""#)[0].get("realm"), Some("a"));
         assert_eq!(parse(r#"Bearer realm="open"#)[0].get("realm"), None);
+        assert_eq!(parse("Bearer realm=\"a\\\u{7}\"")[0].get("realm"), None);
     }
 }
