@@ -112,15 +112,20 @@ impl Cgroup {
         let path = place.folder(hierarchy);
         let doing = || format!("make the control group {}", path.display());
         let given = matches!(place, Place::Path(_));
-        if given {
-            make_parents(hierarchy, &path)?;
-        }
-        match fs::mkdirat(CWD, &c_path(&path), 0o755) {
+        let name = c_path(&path);
+        let made = match fs::mkdirat(CWD, &name, 0o755) {
+            Err(error) if given && error.errno() == Errno::NOENT => {
+                make_parents(hierarchy, &path)?;
+                fs::mkdirat(CWD, &name, 0o755)
+            }
+            other => other,
+        };
+        match made {
             // Whoever gave the path may have made the group, too; then nobody else may be in it.
             Err(error) if given && error.errno() == Errno::EXIST => refuse_members(&path)?,
             other => other.doing(doing)?,
         }
-        let folder = fs::openat(CWD, &c_path(&path), OFlags::RDONLY | OFlags::DIRECTORY, 0).doing(doing)?;
+        let folder = fs::openat(CWD, &name, OFlags::RDONLY | OFlags::DIRECTORY, 0).doing(doing)?;
         // Whoever finds the group can tell by the lock that it is in use, without knowing whose it is.
         flock(&folder, FlockOperation::NonBlockingLockShared).map_err(|error| Error::setup(doing(), error))?;
         let group = Group { hierarchy: hierarchy.clone(), path, folder };
