@@ -3,7 +3,7 @@
 use std::fs;
 
 use hull_tests::bundle::Bundle;
-use hull_tests::eventually;
+use hull_tests::{eventually, hull_bin};
 use serde_json::{Value, json};
 
 const ALL: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
@@ -153,4 +153,25 @@ fn one_that_takes_too_long_is_ended() {
     bundle.change(|spec| spec["hooks"]["createRuntime"][0]["path"] = "sh".into());
     let said = bundle.oci(&["run", &bundle.id("late")]);
     assert!(said.code == 1 && said.err.contains("not absolute"), "{said:?}");
+}
+
+/// Before its root is the container's, an exec would be on the host. With the process shown at once this fails.
+#[test]
+fn what_is_being_created_cannot_be_entered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, hull) = (folder.path().to_str().unwrap().to_owned(), hull_bin().display().to_string());
+    let bundle = Bundle::new("sleep 1000");
+    let call = format!("{hull} oci --root {}", bundle.root().display());
+    let id = &*bundle.id("early");
+    let script = format!("{{ {call} state {id}; {call} exec {id} /bin/touch /entered; echo $?; }} >{path}/said 2>&1");
+    bundle.change(|spec| {
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]});
+        spec["hooks"]["createRuntime"] = json!([hook]);
+    });
+    bundle.create(id);
+    let said = fs::read_to_string(folder.path().join("said")).unwrap();
+    assert!(said.contains("\"creating\"") && said.ends_with("\n255\n"), "{said}");
+    assert!(!fs::exists("/entered").unwrap());
+    assert_eq!(bundle.exec(&[], id, "test -e /entered").code, 1);
+    bundle.ok(&["delete", "--force", id]);
 }

@@ -36,6 +36,7 @@ use crate::start;
 
 const STATE: &str = "state.json";
 const PROCESS: &str = "process.json";
+const PROCESS_ASIDE: &str = "process.json.new";
 /// Its creator holds a lock on it.
 const SPEC: &str = "config.json";
 const ROOT: &str = "root";
@@ -271,25 +272,36 @@ impl Folder {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, state: &State) -> Result<()> {
-        self.write_whole(STATE, state)
+        self.write_aside(STATE, state)?;
+        self.show(STATE)
     }
 
-    /// Writes which process is the container's first.
+    /// Writes which process is the container's first, for nobody to see yet.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write_process(&self, process: Process) -> Result<()> {
-        self.write_whole(PROCESS, &process)
+        self.write_aside(PROCESS, &process)
     }
 
-    /// Under another name, then renames it.
-    fn write_whole(&self, name: &str, what: &impl Serialize) -> Result<()> {
-        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
-        let write = || -> std::io::Result<()> {
-            fs::write(&new, serde_json::to_vec(what)?)?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|error| Error::setup(format!("write {}", path.display()), error))
+    /// Lets others see what [`Self::write_process`] has written. Not before the process is in the container's root for good: an
+    /// exec enters where it is.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn show_process(&self) -> Result<()> {
+        self.show(PROCESS)
+    }
+
+    fn write_aside(&self, name: &str, what: &impl Serialize) -> Result<()> {
+        let new = self.path.join(format!("{name}.new"));
+        let write = || -> std::io::Result<()> { fs::write(&new, serde_json::to_vec(what)?) };
+        write().map_err(|error| Error::setup(format!("write {}", new.display()), error))
+    }
+
+    fn show(&self, name: &str) -> Result<()> {
+        let (new, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
+        fs::rename(&new, &path).map_err(|error| Error::setup(format!("write {}", path.display()), error))
     }
 
     /// Keeps the specification's text: what an exec needs is what the container was made by, whatever becomes of the bundle.
@@ -332,7 +344,7 @@ impl Folder {
         Ok(State { process: self.read(PROCESS)?.unwrap_or_default(), ..state })
     }
 
-    /// A file of [`Self::write_whole`]'s, if it is there.
+    /// A file of [`Self::show`]'s, if it is there.
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let doing = || format!("read {}", self.path.join(name).display());
         let file = CString::new(name).map_err(|error| Error::setup(doing(), error))?;
@@ -371,10 +383,14 @@ impl Folder {
     /// # Errors
     /// It has not ended, and `force` is not set; something of it cannot be removed.
     pub fn delete(self, force: bool) -> Result<Vec<Error>> {
-        let state = self.state()?;
+        let mut state = self.state()?;
         let status = self.status(&state)?;
         if status != Status::Stopped && !force {
             return Err(Error::invalid(format!("delete container {} that is not stopped", state.id), status.word()));
+        }
+        if state.process.pid == 0 {
+            // Its creator was killed before others could see it. What is cut short is of one that hears of it by itself.
+            state.process = self.read(PROCESS_ASIDE).ok().flatten().unwrap_or_default();
         }
         if let Some(init) = init(&state)? {
             kill_and_wait(&init, &state)?;

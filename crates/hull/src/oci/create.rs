@@ -52,7 +52,12 @@ struct Made {
 pub(super) fn create(call: &Call<'_>, args: &CreateArgs) -> Result<(), Report> {
     let bundle = bundle(args)?;
     args.handover.check_terminal(bundle.plan.process.terminal, true)?;
-    make(call, args, bundle, None)?.leave();
+    let mut made = make(call, args, bundle, None)?;
+    if let Err(report) = made.finish(args) {
+        made.undo();
+        return Err(report);
+    }
+    made.leave();
     Ok(())
 }
 
@@ -72,9 +77,8 @@ pub(super) fn run(call: &Call<'_>, args: &CreateArgs, keep: bool, adopt: bool) -
         relay.adopt()?;
     }
     let mut made = make(call, args, bundle, Some(relay.stdio()?))?;
-    if let Err(report) = made.bring_to_life(&mut relay, call.log) {
-        made.created.abandon();
-        undo(made.folder, made.group);
+    if let Err(report) = made.bring_to_life(&mut relay, args, call.log) {
+        made.undo();
         return Err(report);
     }
     let ended = relay.until_end(&made.created)?;
@@ -155,10 +159,10 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
     let process = spec.process().as_ref();
     let told = process.map_or(Ok(()), |process| args.handover.give_terminal(&mut made.created, process));
     let rdt = made.state.rdt.as_ref().map_or(Ok(()), |rdt| rdt.apply(&[made.state.process.pid]));
-    match told.and(rdt.map_err(Report::from)).and_then(|()| args.handover.tell(&made.created)) {
+    match told.and(rdt.map_err(Report::from)) {
         Ok(()) => Ok(made),
         Err(report) => {
-            undo(made.folder, made.group);
+            made.undo();
             Err(report)
         }
     }
@@ -173,10 +177,22 @@ fn undo(mut folder: Folder, group: Cgroup) {
 }
 
 impl Made {
-    fn bring_to_life(&mut self, relay: &mut Relay, log: &Log) -> Result<(), Report> {
+    fn bring_to_life(&mut self, relay: &mut Relay, args: &CreateArgs, log: &Log) -> Result<(), Report> {
         relay.connect(&mut self.created)?;
         self.created.start()?;
+        self.finish(args)?;
         manage::poststart(&self.state, log)
+    }
+
+    /// Says to whoever wants to know which process it is.
+    fn finish(&mut self, args: &CreateArgs) -> Result<(), Report> {
+        self.folder.show_process()?;
+        args.handover.tell(&self.created)
+    }
+
+    fn undo(self) {
+        self.created.abandon();
+        undo(self.folder, self.group);
     }
 
     /// Leaves the container to itself, waiting to be started.
