@@ -27,6 +27,7 @@ mod hostile_metadata;
 mod hostile_mounts;
 mod hostile_registry;
 mod hostile_upload;
+mod image_peers;
 mod images;
 mod isolation;
 mod kill;
