@@ -47,6 +47,7 @@ mod oci_flags;
 mod oci_hooks;
 mod oci_like_runc;
 mod oci_rootless;
+mod oci_seccomp;
 mod oci_spec;
 mod oci_systemd;
 mod oci_update;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use hull_tests::agent::Agent;
 use hull_tests::bundle::Bundle;
 use hull_tests::{Said, eventually};
 
@@ -170,4 +171,29 @@ fn what_takes_rights_is_an_error_that_names_it() {
     });
     let said = rootless.oci(&["run", id]);
     assert!(said.code == 0 && said.err.contains("linux.resources.devices has no effect without root"), "{said:?}");
+}
+
+/// Without the host's root nobody may look into the process, which sends its listener itself; that call must not wait for the
+/// agent that the listener is for.
+#[test]
+fn a_seccomp_agent_gets_its_listener_without_root() {
+    let rootless = Rootless::new("busybox mkdir /made");
+    let socket = rootless.folder().join("agent");
+    let agent = Agent::new(&socket);
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
+    let notify = |calls: &[&str]| {
+        rootless.bundle.change(|spec| {
+            spec["linux"]["seccomp"] = serde_json::json!({
+                "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket,
+                "syscalls": [{"names": calls, "action": "SCMP_ACT_NOTIFY"}],
+            });
+        });
+        rootless.oci(&["run", &rootless.bundle.id("asked")])
+    };
+    let said = notify(&["mkdir", "read", "close"]);
+    assert!(said.code == 1 && said.err.contains("No medium found"), "{said:?}");
+    assert_eq!(agent.told(1).len(), 1);
+    let said = notify(&["mkdir", "sendmsg"]);
+    assert!(said.code == 1 && said.err.contains("cannot take the seccomp listener"), "{said:?}");
+    assert_eq!((agent.told(1).len(), rootless.ok(&["list", "-q"])), (1, String::new()));
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod alone;
 mod builder;
 pub mod bundle;

@@ -127,15 +127,8 @@ pub fn contain(
     let stdio = streams.stdio()?;
     // A terminal has to be connected before anything is written to it.
     let start = if matches!(stdio, Stdio::Terminal) { Start::WhenTold } else { Start::AtOnce };
-    let inputs = Inputs {
-        root,
-        cgroup: &mut group,
-        stdio,
-        start,
-        about: About::default(),
-        place: None,
-        born: &mut |_| Ok(()),
-    };
+    let about = About { oci_version: spec.version().clone(), id: hold.id().to_owned(), ..About::default() };
+    let inputs = Inputs { root, cgroup: &mut group, stdio, start, about, place: None, born: &mut |_| Ok(()) };
     let mut created = hull_runtime::create(&plan, inputs)?;
     if let Err(error) = meanwhile().and_then(|()| streams.connect(&mut created)) {
         created.abandon();

@@ -308,7 +308,7 @@ fn version() -> String {
     // Said by `make build`; a build without git has none.
     let commit = option_env!("HULL_COMMIT").filter(|commit| !commit.is_empty());
     let commit = commit.map(|commit| format!("commit: {commit}\n")).unwrap_or_default();
-    format!("hull-oci version {}\n{commit}spec: {}\n", env!("CARGO_PKG_VERSION"), create::VERSION)
+    format!("hull-oci version {}\n{commit}spec: {}\n", env!("CARGO_PKG_VERSION"), hull_runtime::spec::VERSION)
 }
 
 /// The value of a global option on a command line that is wrong elsewhere.

@@ -6,9 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::path::Root;
+use hull_sys::sync::Line;
 use hull_sys::{Errno, cred, process, seccomp, signal, trace};
 use rustix::fs::OFlags;
 
+use crate::agent;
 use crate::diagnose;
 use crate::error::{Doing, Error, Result};
 use crate::identity;
@@ -27,37 +29,63 @@ pub(crate) fn enter_cwd(plan: &Process) -> Result<()> {
     Ok(())
 }
 
-/// With as little between the steps as possible. `label` is what has to be said to the kernel right before; it comes
-/// back only with the reason why the command could not be executed.
-pub(crate) fn execute(plan: &Process, label: impl FnOnce() -> Result<()>) -> Result<()> {
-    let filter = |when: &'static str| -> Result<()> {
-        let Some(program) = &plan.seccomp else { return Ok(()) };
+/// A command with everything found out and set that its system call filter need not allow.
+pub(crate) struct Ready<'a> {
+    plan: &'a Process,
+    env: Cow<'a, [CString]>,
+    candidates: Vec<CString>,
+}
+
+impl<'a> Ready<'a> {
+    pub(crate) fn new(plan: &'a Process) -> Result<Self> {
+        let env = environment(plan)?;
+        // Nothing that hull holds reaches the command: all but the three streams, and what was given for it, close at exec.
+        // What the caller had open was marked at the start, and what hull opens is by itself, so that the call may be missing.
+        match process::close_on_exec_from(3) {
+            Err(error) if error.errno() == Errno::NOSYS => {}
+            other => other.doing(|| "close descriptors".to_owned())?,
+        }
+        process::keep_through_exec(3, plan.descriptors).doing(|| "pass on descriptors".to_owned())?;
+        signal::default_actions();
+        signal::unblock_all().doing(|| "unblock signals".to_owned())?;
+        Ok(Self { plan, env, candidates: diagnose::candidates(plan) })
+    }
+
+    /// Gives up what the command may not do. `label` is what has to be said to the kernel right before; a listener for calls
+    /// that are notified goes over `line`.
+    pub(crate) fn confine(&self, label: impl FnOnce() -> Result<()>, line: &Line) -> Result<()> {
+        let plan = self.plan;
+        label()?;
+        if plan.no_new_privs {
+            cred::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
+            identity::limit(plan)?;
+            self.filter("With no_new_privs the filter needs no privilege, so it comes last.", line)
+        } else {
+            // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it comes before the capabilities go.
+            self.filter("Loaded while CAP_SYS_ADMIN is still there; the filter itself allows what comes now.", line)?;
+            identity::limit(plan)
+        }
+    }
+
+    fn filter(&self, when: &'static str, line: &Line) -> Result<()> {
+        let Some(program) = &self.plan.seccomp else { return Ok(()) };
         trace::stage("filter the system calls", when);
-        seccomp::set_filter(&program.filter, program.flags).map(drop).doing(|| "load the seccomp filter".to_owned())
-    };
-    let env = environment(plan)?;
-    // Nothing that hull holds reaches the command: all but the three streams, and what was given for it, close at exec. What
-    // the caller had open was marked at the start, and what hull opens is by itself, so that the call may be missing.
-    match process::close_on_exec_from(3) {
-        Err(error) if error.errno() == Errno::NOSYS => {}
-        other => other.doing(|| "close descriptors".to_owned())?,
+        let loaded = seccomp::set_filter(&program.filter, program.flags);
+        let descriptor = loaded.doing(|| "load the seccomp filter".to_owned())?;
+        match (descriptor, &program.listener) {
+            (Some(descriptor), Some(listener)) => agent::give(descriptor, listener, line),
+            _ => Ok(()),
+        }
     }
-    process::keep_through_exec(3, plan.descriptors).doing(|| "pass on descriptors".to_owned())?;
-    signal::default_actions();
-    signal::unblock_all().doing(|| "unblock signals".to_owned())?;
-    let candidates = diagnose::candidates(plan);
-    label()?;
-    if plan.no_new_privs {
-        cred::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
-        identity::limit(plan)?;
-        filter("With no_new_privs the filter needs no privilege, so it comes last.")?;
-    } else {
-        // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it comes before the capabilities go.
-        filter("Loaded while CAP_SYS_ADMIN is still there; the filter itself allows what comes now.")?;
-        identity::limit(plan)?;
+
+    /// Comes back only with the reason why the command could not be executed.
+    pub(crate) fn execute(&self) -> Result<()> {
+        trace::stage(
+            "execute the command",
+            "From here on the process is the command: same process id, other program.",
+        );
+        Err(diagnose::execute(self.plan, &self.candidates, &self.env))
     }
-    trace::stage("execute the command", "From here on the process is the command: same process id, other program.");
-    Err(diagnose::execute(plan, &candidates, &env))
 }
 
 /// The environment with a home in it, which is where the container's own passwd says. A file that cannot be taken for

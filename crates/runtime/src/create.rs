@@ -12,6 +12,7 @@
 //!   runs hooks <-------------------- "hooks"        (if it has some)
 //!   "go" --------------------------> root, identity
 //!   (terminal) <-------------------- the terminal's other end
+//!   its agent is told <------------- seccomp        (if calls are notified: see agent.rs)
 //!   created <----------------------- "ready"        (if it is to wait here)
 //!   "start" -----------------------> seccomp, exec
 //!   (line closes: it runs) <-------- or an error, in words
@@ -24,6 +25,7 @@ use hull_sys::ns::{Fork, Namespaces};
 use hull_sys::sync;
 use hull_sys::{exe, trace};
 
+use crate::agent::Agent;
 use crate::cgroup::Cgroup;
 use crate::created::Created;
 use crate::error::{Doing, Error, Result};
@@ -121,6 +123,8 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     drop(sources);
 
     let mut created = Created::new(pid, pidfd, ours, matches!(inputs.start, Start::WhenTold));
+    let listener = plan.process.listener();
+    created.introduce_to(listener.map(|listener| Agent::new(listener, &inputs.about, "creating", pid)));
     match bring_up(&mut created, plan, &mut inputs) {
         Ok(()) => Ok(created),
         Err(error) => {

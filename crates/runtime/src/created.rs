@@ -6,6 +6,7 @@ use hull_sys::process::{self, Ended};
 use hull_sys::sync::Line;
 use hull_sys::{Errno, signal, trace};
 
+use crate::agent::Agent;
 use crate::error::{Doing, Error, Result};
 
 /// A process on the way to its command, or waiting in front of it: a container's first, or one of an exec.
@@ -19,11 +20,18 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
     told: bool,
     line: Line,
+    /// Who decides about its system calls, if the filter says that somebody does.
+    agent: Option<Agent>,
 }
 
 impl Created {
     pub(crate) fn new(pid: i32, pidfd: OwnedFd, line: Line, told: bool) -> Self {
-        Self { pid, pidfd, terminal: None, told, line }
+        Self { pid, pidfd, terminal: None, told, line, agent: None }
+    }
+
+    /// Its filter has a listener, which is for `agent`.
+    pub(crate) fn introduce_to(&mut self, agent: Option<Agent>) {
+        self.agent = agent;
     }
 
     /// Takes the terminal that the child has opened.
@@ -45,7 +53,7 @@ impl Created {
     }
 
     pub(crate) fn hear(&self) -> Result<(Vec<u8>, Option<OwnedFd>)> {
-        let (message, descriptor) = self.line.receive().doing(|| "hear from the container".to_owned())?;
+        let (message, descriptor) = self.receive()?;
         if message.is_empty() {
             let how = process::wait(self.pidfd.as_fd(), true).ok().flatten();
             let cause = match how {
@@ -58,6 +66,18 @@ impl Created {
         Ok((message, descriptor))
     }
 
+    /// The next message that is not for the seccomp agent, to which those are passed on.
+    fn receive(&self) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+        let process = (self.pid, self.pidfd.as_fd());
+        loop {
+            let (message, descriptor) = self.line.receive().doing(|| "hear from the container".to_owned())?;
+            match &self.agent {
+                Some(agent) if agent.hear(&message, descriptor.as_ref(), process, &self.line)? => {}
+                _ => return Ok((message, descriptor)),
+            }
+        }
+    }
+
     /// Lets the command run, and waits until it does.
     ///
     /// # Errors
@@ -66,11 +86,12 @@ impl Created {
         if self.told {
             self.line.send(b"start", None).doing(|| "start the container".to_owned())?;
         }
-        let (message, _) = self.line.receive().doing(|| "hear from the container".to_owned())?;
-        if !message.is_empty() {
-            self.abandon();
-            return Err(Error::from_message(&message));
-        }
+        let heard = match self.receive() {
+            Ok((message, _)) if message.is_empty() => Ok(()),
+            Ok((message, _)) => Err(Error::from_message(&message)),
+            Err(error) => Err(error),
+        };
+        heard.inspect_err(|_| self.abandon())?;
         // The line closes at exec, and also if the process died on the way there.
         trace::exec_succeeded();
         Ok(())

@@ -21,11 +21,13 @@ use hull_sys::sync::{self, Line};
 use hull_sys::{cred, process, sched, trace};
 use rustix::fs::OFlags;
 
+use crate::agent::Agent;
 use crate::cgroup::Cgroup;
-use crate::command;
+use crate::command::{self, Ready};
 use crate::create::{Stdio, out_of_reach};
 use crate::created::Created;
 use crate::error::{Doing, Result};
+use crate::hooks::About;
 use crate::identity;
 use crate::join;
 use crate::keyring;
@@ -33,6 +35,7 @@ use crate::lsm;
 use crate::parent;
 use crate::plan::Process;
 use crate::running;
+use crate::state::Status;
 use crate::streams;
 
 /// What an exec takes besides the plan.
@@ -47,6 +50,10 @@ pub struct Inputs<'a> {
     pub stdio: Stdio,
     /// The container's session keyring, if it has one of its own.
     pub keyring: Option<&'a CStr>,
+    /// What a seccomp agent is told of the container.
+    pub about: About,
+    /// What it does now.
+    pub status: Status,
 }
 
 /// The parent's half: everything but the command's own exec, of which [`Created::start`] tells.
@@ -81,6 +88,8 @@ pub fn exec(plan: &Process, inputs: Inputs<'_>) -> Result<Created> {
 
     let terminal = matches!(inputs.stdio, Stdio::Terminal);
     let mut created = Created::new(pid, pidfd, ours, terminal);
+    let status = inputs.status.word();
+    created.introduce_to(plan.listener().map(|listener| Agent::new(listener, &inputs.about, status, inputs.pid)));
     if !terminal {
         return Ok(created);
     }
@@ -163,7 +172,9 @@ fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line
     }
     // The command itself outlives whoever asked for it.
     parent::untie(line)?;
-    command::execute(plan, || Ok(()))
+    let command = Ready::new(plan)?;
+    command.confine(|| Ok(()), line)?;
+    command.execute()
 }
 
 fn root() -> Result<Root> {

@@ -65,12 +65,12 @@ pub struct About {
 }
 
 impl About {
-    fn state(&self, status: &str, pid: i32) -> String {
-        let state = serde_json::json!({
+    /// The state of the container whose process is `pid` (runtime-spec, runtime.md "State").
+    pub(crate) fn state(&self, status: &str, pid: i32) -> serde_json::Value {
+        serde_json::json!({
             "ociVersion": self.oci_version, "id": self.id, "status": status, "pid": pid, "bundle": self.bundle,
             "annotations": self.annotations,
-        });
-        state.to_string()
+        })
     }
 }
 
@@ -145,12 +145,12 @@ fn list(hooks: &Option<Vec<SpecHook>>) -> Result<Vec<Hook>> {
 /// # Errors
 /// The first that cannot be executed, fails, or does not end in time; what it said is in the error.
 pub fn run(hooks: &[Hook], about: &About, status: &str, pid: i32) -> Result<()> {
-    hooks.iter().try_for_each(|hook| run_one(hook, &about.state(status, pid)))
+    hooks.iter().try_for_each(|hook| run_one(hook, &about.state(status, pid).to_string()))
 }
 
 /// Runs each of `hooks`, whatever became of those before. Gives what went wrong.
 pub fn run_all(hooks: &[Hook], about: &About, status: &str, pid: i32) -> Vec<Error> {
-    let state = about.state(status, pid);
+    let state = about.state(status, pid).to_string();
     hooks.iter().filter_map(|hook| run_one(hook, &state).err()).collect()
 }
 

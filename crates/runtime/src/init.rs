@@ -13,7 +13,7 @@ use hull_sys::path::Root;
 use hull_sys::sync::Line;
 use hull_sys::{cred, exe, net, process, trace};
 
-use crate::command;
+use crate::command::{self, Ready};
 use crate::create::{Inputs, Start, Stdio};
 use crate::devices;
 use crate::diagnose;
@@ -159,6 +159,26 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     command::enter_cwd(&plan.process)?;
     streams::take(&plan.process, &stdio)?;
 
+    let label = || match (&plan.process.apparmor, &proc) {
+        (Some(profile), Some(proc)) => lsm::label_exec(proc.as_fd(), profile),
+        _ => Ok(()),
+    };
+    if let Start::WhenConnected(listener) = &inputs.start {
+        // A caller takes what `start` says for a failure of its own; that there is no such program it can name.
+        diagnose::look(&plan.process)?;
+        // It may wait for long, and what it holds leads to the host (CVE-2024-21626).
+        drop((stdio, root, files));
+        let kept = [Some(line.as_fd()), Some(listener.as_fd()), proc.as_ref().map(AsFd::as_fd), exe::file()];
+        let kept: Vec<BorrowedFd<'_>> = kept.into_iter().flatten().collect();
+        process::close_all_but(plan.process.descriptors, &kept).doing(|| "close descriptors".to_owned())?;
+    }
+    let command = Ready::new(&plan.process)?;
+    // An agent has to be there when the container is created, and is told that it is being created: runc's moment. A filter
+    // that nobody is told of comes after the wait, which it need not allow then.
+    let early = plan.process.listener().is_some();
+    if early {
+        command.confine(label, line)?;
+    }
     match inputs.start {
         Start::AtOnce => {}
         Start::WhenTold => {
@@ -166,22 +186,16 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
             parent::wait(line, b"start")?;
         }
         Start::WhenConnected(listener) => {
-            // A caller takes what `start` says for a failure of its own; that there is no such program it can name.
-            diagnose::look(&plan.process)?;
-            // It may wait for long, and what it holds leads to the host (CVE-2024-21626).
-            drop((stdio, root, files));
-            let kept = [Some(line.as_fd()), Some(listener.as_fd()), proc.as_ref().map(AsFd::as_fd), exe::file()];
-            let kept: Vec<BorrowedFd<'_>> = kept.into_iter().flatten().collect();
-            process::close_all_but(plan.process.descriptors, &kept).doing(|| "close descriptors".to_owned())?;
             line.send(b"ready", None).doing(|| "report to the parent".to_owned())?;
             *line = start::wait(listener)?;
         }
     }
+    if !early {
+        command.confine(label, line)?;
+    }
+    // With the command's rights and no others, as with runc: their programs are the image's.
     hooks::run(&plan.hooks.start_container, &inputs.about, "created", process::getpid())?;
-    command::execute(&plan.process, || match (&plan.process.apparmor, &proc) {
-        (Some(profile), Some(proc)) => lsm::label_exec(proc.as_fd(), profile),
-        _ => Ok(()),
-    })
+    command.execute()
 }
 
 /// A procfs of our PID namespace that no path of the container leads to: what is written through it cannot be led

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 pub mod caps;
 pub mod cgroup;
 mod command;

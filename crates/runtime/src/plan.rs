@@ -174,9 +174,7 @@ fn optional(doing: &str, value: &Option<String>) -> Result<Option<CString>> {
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let mut fields = Vec::new();
     if let Some(linux) = spec.linux() {
-        let listens = linux.seccomp().as_ref().is_some_and(|profile| profile.listener_path().is_some());
-        let names: [(&str, bool); 2] =
-            [("linux.seccomp.listenerPath", listens), ("linux.netDevices", linux.net_devices().is_some())];
+        let names: [(&str, bool); 1] = [("linux.netDevices", linux.net_devices().is_some())];
         fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
     }
     refuse_label("linux.mountLabel", spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()))?;

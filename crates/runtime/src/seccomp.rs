@@ -16,6 +16,9 @@ mod bpf;
 mod numbers;
 mod table;
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
 use hull_sys::seccomp::SockFilter;
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
@@ -33,36 +36,71 @@ pub struct Program {
     pub filter: Vec<SockFilter>,
     /// `SECCOMP_FILTER_FLAG_*`; with a listener, `SECCOMP_FILTER_FLAG_NEW_LISTENER` is among them.
     pub flags: u32,
+    /// Who decides about the calls that are notified, if some are.
+    pub listener: Option<Listener>,
+}
+
+/// A seccomp agent, as the profile names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its stream socket on the host, absolute.
+    pub path: CString,
+    /// What it is told besides.
+    pub metadata: Option<String>,
+    /// Whether sendmsg(2) is a call that neither it nor the filter holds up.
+    pub sendmsg_passes: bool,
 }
 
 /// The kernel's limit for one program (`BPF_MAXINSNS`).
 const LONGEST: usize = 4096;
-/// The actions that are performed. SCMP_ACT_NOTIFY needs a listenerPath, which is refused.
-pub const ACTIONS: [&str; 8] = [
-    "SCMP_ACT_ALLOW",
-    "SCMP_ACT_ERRNO",
-    "SCMP_ACT_KILL",
-    "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG",
-    "SCMP_ACT_TRACE",
-    "SCMP_ACT_TRAP",
+/// The actions: the specification's word, and the kernel's return value without data.
+pub const ACTIONS: [(&str, LinuxSeccompAction, u32); 9] = [
+    ("SCMP_ACT_ALLOW", LinuxSeccompAction::ScmpActAllow, RET_ALLOW),
+    ("SCMP_ACT_ERRNO", LinuxSeccompAction::ScmpActErrno, RET_ERRNO),
+    ("SCMP_ACT_KILL", LinuxSeccompAction::ScmpActKill, RET_KILL_THREAD),
+    ("SCMP_ACT_KILL_PROCESS", LinuxSeccompAction::ScmpActKillProcess, RET_KILL_PROCESS),
+    ("SCMP_ACT_KILL_THREAD", LinuxSeccompAction::ScmpActKillThread, RET_KILL_THREAD),
+    ("SCMP_ACT_LOG", LinuxSeccompAction::ScmpActLog, RET_LOG),
+    ("SCMP_ACT_NOTIFY", LinuxSeccompAction::ScmpActNotify, RET_NOTIFY),
+    ("SCMP_ACT_TRACE", LinuxSeccompAction::ScmpActTrace, RET_TRACE),
+    ("SCMP_ACT_TRAP", LinuxSeccompAction::ScmpActTrap, RET_TRAP),
 ];
 /// The comparisons of arguments.
 pub const OPERATORS: [&str; 7] =
     ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
 /// The architectures whose calls can happen here.
 pub const ARCHITECTURES: [&str; 3] = ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"];
-/// The flags of a filter that need no listener.
-pub const FLAGS: [&str; 3] =
-    ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
+/// The flags of a filter: the specification's word, and the kernel's bit.
+pub const FLAGS: [(&str, LinuxSeccompFilterFlag, u32); 4] = [
+    ("SECCOMP_FILTER_FLAG_LOG", LinuxSeccompFilterFlag::SeccompFilterFlagLog, 1 << 1),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow, 1 << 2),
+    ("SECCOMP_FILTER_FLAG_TSYNC", LinuxSeccompFilterFlag::SeccompFilterFlagTsync, TSYNC),
+    (
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv,
+        WAIT_KILLABLE_RECV,
+    ),
+];
+const TSYNC: u32 = 1;
+const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+
+/// The words of those flags that this kernel has.
+pub fn supported_flags() -> Vec<&'static str> {
+    // By itself the kernel refuses it for what is missing beside it.
+    let beside = |bit| if bit == WAIT_KILLABLE_RECV { hull_sys::seccomp::NEW_LISTENER } else { 0 };
+    let known = FLAGS.iter().filter(|(_, _, bit)| hull_sys::seccomp::knows(bit | beside(*bit)));
+    known.map(|known| known.0).collect()
+}
 
 const DOING: &str = "compile the seccomp profile";
+/// sendmsg(2) on x86-64.
+const SENDMSG: u32 = 46;
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 /// The kernel's `MAX_ERRNO`.
 const MAX_ERRNO: u32 = 4095;
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_KILL_THREAD: u32 = 0;
 const RET_TRAP: u32 = 0x0003_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const RET_NOTIFY: u32 = 0x7fc0_0000;
@@ -74,7 +112,7 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 ///
 /// # Errors
 /// An argument index beyond 5, an `errnoRet` where the action takes none or that is no error number, a notification
-/// without `listenerPath` or for `write`, a program longer than the kernel takes.
+/// without `listenerPath` or for `write`, flags that do not go together, a program longer than the kernel takes.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Program> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let abis = abis(profile);
@@ -92,6 +130,8 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program> {
     } else {
         add_range(&mut ranges, table::X32_BIT, Leaf::Return(RET_KILL_PROCESS));
     }
+    let sendmsg = ranges.iter().rev().find(|(start, _)| *start <= SENDMSG);
+    let sendmsg_passes = matches!(sendmsg, Some((_, Leaf::Return(RET_ALLOW | RET_LOG))));
     // -1 is what a tracer puts in the place of a call that it took over.
     add_range(&mut ranges, u32::MAX, Leaf::Return(rules.unknown));
     sections.push((table::AUDIT_X86_64, section(&mut writer, &ranges, false)));
@@ -105,7 +145,24 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program> {
         let cause = format!("it needs {} instructions, and the kernel takes {LONGEST}", filter.len());
         return Err(Error::invalid(DOING, cause));
     }
-    Ok(Program { filter, flags: flags(profile)? })
+    let listener = listener(profile, sendmsg_passes)?;
+    Ok(Program { filter, flags: flags(profile, listener.is_some())?, listener })
+}
+
+/// The agent, if a rule needs one; else the path "is ignored" (runtime-spec).
+fn listener(profile: &LinuxSeccomp, sendmsg_passes: bool) -> Result<Option<Listener>> {
+    let notifies = |rule: &LinuxSyscall| rule.action() == LinuxSeccompAction::ScmpActNotify;
+    let needed = profile.syscalls().iter().flatten().any(notifies);
+    let Some(path) = profile.listener_path().as_ref().filter(|_| needed) else { return Ok(None) };
+    let refuse = |cause: &str| Error::invalid("use linux.seccomp.listenerPath", format!("{path:?} {cause}"));
+    if !path.is_absolute() {
+        return Err(refuse("is not absolute"));
+    }
+    Ok(Some(Listener {
+        path: CString::new(path.as_os_str().as_bytes()).map_err(|_| refuse("holds a NUL"))?,
+        metadata: profile.listener_metadata().clone().filter(|metadata| !metadata.is_empty()),
+        sendmsg_passes,
+    }))
 }
 
 fn abis(profile: &LinuxSeccomp) -> Vec<Abi> {
@@ -121,45 +178,34 @@ fn abis(profile: &LinuxSeccomp) -> Vec<Abi> {
     abis
 }
 
-fn flags(profile: &LinuxSeccomp) -> Result<u32> {
-    use LinuxSeccompFilterFlag as Flag;
-    let listens = profile.listener_path().is_some();
+fn flags(profile: &LinuxSeccomp, listens: bool) -> Result<u32> {
     let mut flags = if listens { hull_sys::seccomp::NEW_LISTENER } else { 0 };
     for flag in profile.flags().iter().flatten() {
-        flags |= match flag {
-            Flag::SeccompFilterFlagTsync if listens => {
-                let cause = "SECCOMP_FILTER_FLAG_TSYNC does not go together with listenerPath";
-                return Err(Error::invalid(DOING, cause));
-            }
-            Flag::SeccompFilterFlagTsync => 1,
-            Flag::SeccompFilterFlagLog => 2,
-            Flag::SeccompFilterFlagSpecAllow => 4,
-            Flag::SeccompFilterFlagWaitKillableRecv if !listens => {
-                let cause = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs listenerPath";
-                return Err(Error::invalid(DOING, cause));
-            }
-            Flag::SeccompFilterFlagWaitKillableRecv => 1 << 5,
-        };
+        flags |= FLAGS.iter().find(|known| known.1 == *flag).map_or(0, |known| known.2);
+    }
+    // The kernel answers both with EINVAL, which names nothing.
+    if listens && flags & TSYNC != 0 {
+        let cause = "SECCOMP_FILTER_FLAG_TSYNC does not go together with a listener for SCMP_ACT_NOTIFY";
+        return Err(Error::invalid(DOING, cause));
+    }
+    if !listens && flags & WAIT_KILLABLE_RECV != 0 {
+        let cause = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a listener, and no rule says SCMP_ACT_NOTIFY";
+        return Err(Error::invalid(DOING, cause));
     }
     Ok(flags)
 }
 
 /// The kernel's return value for an action.
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
-    use LinuxSeccompAction as Action;
     let value = errno.unwrap_or(EPERM);
-    let (code, most) = match action {
-        Action::ScmpActErrno => (RET_ERRNO, MAX_ERRNO),
-        Action::ScmpActTrace => (RET_TRACE, 0xffff),
-        other if errno.is_some() => {
-            return Err(Error::invalid(DOING, format!("{other} takes no errnoRet, and the profile gives {value}")));
+    let code = ACTIONS.iter().find(|known| known.1 == action).map_or(RET_KILL_PROCESS, |known| known.2);
+    let most = match code {
+        RET_ERRNO => MAX_ERRNO,
+        RET_TRACE => 0xffff,
+        _ if errno.is_some() => {
+            return Err(Error::invalid(DOING, format!("{action} takes no errnoRet, and the profile gives {value}")));
         }
-        Action::ScmpActKill | Action::ScmpActKillThread => return Ok(0),
-        Action::ScmpActKillProcess => return Ok(RET_KILL_PROCESS),
-        Action::ScmpActTrap => return Ok(RET_TRAP),
-        Action::ScmpActLog => return Ok(RET_LOG),
-        Action::ScmpActAllow => return Ok(RET_ALLOW),
-        Action::ScmpActNotify => return Ok(RET_NOTIFY),
+        code => return Ok(code),
     };
     if value > most {
         return Err(Error::invalid(DOING, format!("errnoRet {value} of {action} is beyond {most}")));

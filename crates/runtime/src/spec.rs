@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 
+/// The version of the specification that is implemented.
+pub const VERSION: &str = "1.3.0";
+
 /// Words of the specification, and what the types call them: `process.scheduler.flags`.
 const WORDS: [(&str, &str); 2] =
     [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];

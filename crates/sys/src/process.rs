@@ -182,6 +182,16 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     })
 }
 
+/// `pidfd_getfd(2)`: a copy of descriptor `number` of the process.
+///
+/// # Errors
+/// `EPERM` without the right to trace it, which a process that is not dumpable denies to all but the host's root.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
+    call("pidfd_getfd", &[Arg::fd(&pidfd), Arg::Int(number.into()), Arg::Int(0)], || {
+        rustix::process::pidfd_getfd(pidfd, number, rustix::process::PidfdGetfdFlags::empty())
+    })
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

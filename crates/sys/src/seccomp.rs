@@ -27,6 +27,19 @@ struct SockFprog {
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
 pub const NEW_LISTENER: u32 = 1 << 3;
 
+/// Whether the kernel knows all of `flags`, asked with no program at all, which changes nothing (`seccomp(2)`, `EFAULT`).
+pub fn knows(flags: u32) -> bool {
+    let nothing: *const SockFprog = std::ptr::null();
+    let answer =
+        call("seccomp", &[Arg::Text("SECCOMP_SET_MODE_FILTER"), Arg::Hex(flags.into()), Arg::Text("NULL")], || {
+            // SAFETY: the kernel looks at the flags first, then answers EFAULT for the null pointer.
+            crate::process::check(unsafe {
+                libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, nothing)
+            })
+        });
+    answer.is_err_and(|error| error.errno() == rustix::io::Errno::FAULT)
+}
+
 /// `seccomp(2)` with `SECCOMP_SET_MODE_FILTER`. With [`NEW_LISTENER`] in `flags`, the listener's descriptor.
 ///
 /// # Errors

@@ -128,6 +128,27 @@ impl Line {
         Ok((buffer, received))
     }
 
+    /// Sends one message by write(2): for a process whose filter may hold up every other call.
+    ///
+    /// # Errors
+    /// `EPIPE` if the other side is gone.
+    pub fn write(&self, message: &[u8]) -> Result<()> {
+        call("write", &[Arg::fd(&self.0), Arg::Int(message.len() as i64)], || {
+            rustix::io::retry_on_intr(|| rustix::io::write(&self.0, message)).map(drop)
+        })
+    }
+
+    /// Waits for one message by read(2); an empty one as for [`Line::receive`].
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let mut buffer = [0u8; 64];
+        let mut length = 0;
+        call("read", &[Arg::fd(&self.0), Arg::Int(buffer.len() as i64)], || {
+            length = retry_on_reset(|| rustix::io::read(&self.0, &mut buffer))?;
+            Ok(length)
+        })?;
+        Ok(buffer[..length].to_vec())
+    }
+
     /// Whether the other side is gone: nobody holds its end any more.
     pub fn is_closed(&self) -> Result<bool> {
         let mut hung_up = false;
@@ -139,6 +160,29 @@ impl Line {
         })?;
         Ok(hung_up)
     }
+}
+
+/// Connects to the stream socket at `path`, sends `text` with a descriptor, and closes the connection.
+///
+/// # Errors
+/// `ENAMETOOLONG` for a path of more than 107 bytes, `ENOENT` and `ECONNREFUSED` if nobody listens there.
+pub fn send_to(path: &CStr, text: &[u8], descriptor: BorrowedFd<'_>) -> Result<()> {
+    let socket = new_socket(SocketType::STREAM, "SOCK_STREAM|SOCK_CLOEXEC")?;
+    let refuse = |errno| Error::new("connect", format!("{path:?}"), errno);
+    let address = rustix::net::SocketAddrUnix::new(path).map_err(refuse)?;
+    call("connect", &[Arg::fd(&socket), Arg::cstr(path)], || rustix::net::connect(&socket, &address))?;
+    call("sendmsg", &[Arg::fd(&socket), Arg::Int(text.len() as i64)], || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let list = [descriptor];
+        control.push(SendAncillaryMessage::ScmRights(&list));
+        let mut sent = rustix::net::sendmsg(&socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)?;
+        // A stream takes as much as it has room for; the descriptor went with its first byte.
+        while sent < text.len() {
+            sent += rustix::io::retry_on_intr(|| rustix::net::send(&socket, &text[sent..], SendFlags::NOSIGNAL))?;
+        }
+        Ok(())
+    })
 }
 
 impl AsFd for Line {

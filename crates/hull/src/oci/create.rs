@@ -24,8 +24,6 @@ use super::log::Log;
 use super::{Call, CreateArgs, handover, manage};
 use crate::report::Report;
 
-/// The version of the specification that is implemented.
-pub const VERSION: &str = "1.3.0";
 /// A specification of a container with thousands of mounts has some megabytes.
 const LARGEST: u64 = 16 << 20;
 

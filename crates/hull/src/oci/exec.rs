@@ -59,11 +59,14 @@ pub(super) fn exec(call: &Call<'_>, args: &ExecArgs) -> Result<i32, Report> {
     let cgroup = Cgroup::enter(&host, &groups)?;
     // The last look whether it is the process that was meant; after it the descriptor stands for it.
     let Some(init) = state::init(&state)? else { return refuse("cannot exec in a stopped container") };
+    let about = state.about();
     let keyring =
         state.keyring.map(CString::new).transpose().map_err(|error| Report::host("read the state", error))?;
     call.caller.join(init.as_fd(), &mut plan)?;
     let (init, pid, keyring) = (init.as_fd(), state.process.pid, keyring.as_deref());
-    let begin = |stdio| exec::exec(&plan, Inputs { init, pid, cgroup: &cgroup, stdio, keyring });
+    let begin = |stdio| {
+        exec::exec(&plan, Inputs { init, pid, cgroup: &cgroup, stdio, keyring, about: about.clone(), status })
+    };
 
     if args.detach {
         let mut created = begin(handover::given(plan.terminal)?)?;

@@ -3,9 +3,9 @@
 use hull_runtime::{caps, hooks, options, plan, seccomp};
 use serde_json::{Value, json};
 
-use super::create::VERSION;
 use super::manage::say;
 use crate::report::Report;
+use hull_runtime::spec::VERSION;
 
 /// `features`.
 pub fn features() -> Result<i32, Report> {
@@ -27,11 +27,11 @@ fn told() -> Value {
             "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
             "seccomp": {
                 "enabled": true,
-                "actions": seccomp::ACTIONS,
+                "actions": seccomp::ACTIONS.map(|action| action.0),
                 "operators": seccomp::OPERATORS,
                 "archs": seccomp::ARCHITECTURES,
-                "knownFlags": seccomp::FLAGS,
-                "supportedFlags": seccomp::FLAGS,
+                "knownFlags": seccomp::FLAGS.map(|flag| flag.0),
+                "supportedFlags": seccomp::supported_flags(),
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": false},

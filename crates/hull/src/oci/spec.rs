@@ -9,8 +9,8 @@ use hull_runtime::cgroup::Host;
 use rustix::process::{getegid, geteuid};
 use serde_json::{Value, json};
 
-use super::create::VERSION;
 use crate::report::Report;
+use hull_runtime::spec::VERSION;
 
 // What `spec` takes.
 #[derive(Args)]

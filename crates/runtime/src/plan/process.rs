@@ -12,7 +12,7 @@ use super::running::Running;
 use super::{optional, refuse_label, text};
 use crate::caps::CapSets;
 use crate::error::{Error, Result};
-use crate::seccomp::{self, Program};
+use crate::seccomp::{self, Listener, Program};
 
 /// The container's first process, or one that is executed in it later.
 #[derive(Clone, Debug)]
@@ -100,6 +100,11 @@ impl Process {
 }
 
 impl Process {
+    /// The seccomp agent, if some of its calls are to be decided by one.
+    pub(crate) fn listener(&self) -> Option<&Listener> {
+        self.seccomp.as_ref().and_then(|program| program.listener.as_ref())
+    }
+
     /// Sets a variable of the environment. Its value must not hold a NUL, which would make it an empty one.
     pub fn set_env(&mut self, name: &CStr, value: &str) {
         let entry = [name.to_bytes(), b"=", value.as_bytes()].concat();

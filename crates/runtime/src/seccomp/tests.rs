@@ -141,7 +141,12 @@ fn impossible_profiles_are_errors_that_name_the_thing() {
         ),
         (
             serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}),
-            "listenerPath",
+            "needs a listener",
+        ),
+        (
+            serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x",
+                "flags": ["SECCOMP_FILTER_FLAG_TSYNC"], "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]}),
+            "SECCOMP_FILTER_FLAG_TSYNC does not go together",
         ),
         (serde_json::json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "default action"),
     ];
@@ -182,6 +187,33 @@ fn listeners_carry_their_flags() {
     .unwrap();
     assert_eq!(program.flags, 0b10_1010);
     assert_eq!(run(&program, table::AUDIT_X86_64, 165, [0; 6]), RET_NOTIFY);
+    assert_eq!(program.listener.unwrap().path, CString::from(c"/run/agent"));
+    let idle = profile(serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent"}));
+    let program = compile(&idle).unwrap();
+    assert_eq!(
+        (program.flags, program.listener),
+        (0, None),
+        "the path of a profile that notifies of nothing is ignored"
+    );
+}
+
+#[test]
+fn sendmsg_hands_the_listener_over_only_where_nothing_holds_it_up() {
+    let passes = |default: &str, action: &str, names: &[&str], args: serde_json::Value| {
+        let program = compile(&profile(serde_json::json!({
+            "defaultAction": default, "listenerPath": "/run/agent", "syscalls": [
+                {"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}, {"names": names, "action": action, "args": args}]
+        })));
+        program.unwrap().listener.unwrap().sendmsg_passes
+    };
+    let none = serde_json::json!([]);
+    let one = serde_json::json!([{"index": 0, "value": 5, "op": "SCMP_CMP_EQ"}]);
+    assert!(passes("SCMP_ACT_ALLOW", "SCMP_ACT_NOTIFY", &["sendto", "recvmsg"], none.clone()));
+    assert!(passes("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", &["sendmsg"], none.clone()));
+    assert!(!passes("SCMP_ACT_ALLOW", "SCMP_ACT_NOTIFY", &["sendmsg"], none.clone()));
+    assert!(!passes("SCMP_ACT_ALLOW", "SCMP_ACT_NOTIFY", &["sendmsg"], one.clone()));
+    assert!(!passes("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", &["sendto"], none));
+    assert!(!passes("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", &["sendmsg"], one));
 }
 
 /// What the module's paragraph says, without any tree: the answer for one call.
@@ -347,15 +379,19 @@ proptest! {
 
 #[test]
 fn every_word_that_is_told_is_one_of_the_profiles() {
-    for action in ACTIONS {
+    for (action, of_the_types, _) in ACTIONS {
+        assert_eq!(action, of_the_types.to_string());
         for operator in OPERATORS {
             let text = serde_json::json!({
-                "defaultAction": "SCMP_ACT_ALLOW", "architectures": ARCHITECTURES, "flags": FLAGS,
+                "defaultAction": "SCMP_ACT_ALLOW", "architectures": ARCHITECTURES, "listenerPath": "/run/agent",
                 "syscalls": [{"names": ["getpid"], "action": action,
                     "args": [{"index": 0, "value": 1, "valueTwo": 1, "op": operator}]}],
             });
             let profile: LinuxSeccomp = serde_json::from_value(text).unwrap();
             assert!(compile(&profile).is_ok(), "{action} {operator}");
         }
+    }
+    for (word, flag, _) in FLAGS {
+        assert_eq!(serde_json::to_value(flag).unwrap(), word);
     }
 }
