@@ -41,8 +41,8 @@ impl Peer {
     fn start(corner: &Corner, systemd: bool) -> Self {
         let oci = Recorded::new(&corner.path().join("runtime"), "hull-oci");
         let world = if systemd { World::machine() } else { World::new(corner.path()) };
-        let peer = Self { containerd: Containerd::start(corner.path(), world), oci, systemd };
-        peer.containerd.import(corner, "base");
+        let peer = Self { containerd: Containerd::start(corner.path(), world, ""), oci, systemd };
+        peer.containerd.import(corner, "base", "default");
         peer
     }
 

@@ -9,6 +9,7 @@ mod build_pulls;
 mod containerd;
 mod containers;
 mod corner;
+mod cri;
 mod demo;
 mod demo_image;
 mod docker;

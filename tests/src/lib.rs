@@ -8,6 +8,7 @@ mod builder;
 pub mod bundle;
 pub mod checks;
 pub mod containerd;
+pub mod cri;
 pub mod daemon;
 pub mod docker;
 pub mod hostile;
