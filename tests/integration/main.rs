@@ -16,6 +16,7 @@ mod docker;
 mod explain;
 mod explain_build;
 mod explain_html;
+mod failpoints;
 mod fallback;
 mod faults;
 mod full_disk;

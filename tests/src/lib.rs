@@ -11,6 +11,7 @@ pub mod containerd;
 pub mod cri;
 pub mod daemon;
 pub mod docker;
+pub mod failpoint;
 pub mod hostile;
 pub mod left;
 pub mod peak;

@@ -85,7 +85,11 @@ impl Store {
             (c"index.json", br#"{"schemaVersion":2,"manifests":[]}"#.as_slice()),
         ] {
             if tree::lstat(self.dir.as_fd(), name).is_err() {
-                layer::write_new(self.dir.as_fd(), name, data)?;
+                // Whole or not there: a maker that is killed here must leave nothing that the next one takes for a list.
+                let shown = || format!("{} of the store {}", name.to_string_lossy(), self.root.display());
+                let file = layer::write_new(self.dir.as_fd(), c"new", data)?;
+                file.sync_data().cannot("sync", shown())?;
+                rustix::fs::renameat(&self.dir, c"new", &self.dir, name).cannot("make", shown())?;
             }
         }
         match rustix::fs::mkdirat(&self.dir, c"staging", Mode::from_raw_mode(0o700)) {

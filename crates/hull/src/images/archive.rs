@@ -43,7 +43,9 @@ pub fn save(store: &Store, args: &SaveArgs) -> Result<i32, Report> {
     let temporary = path.with_file_name(name);
     let file = File::create(&temporary).map_err(failed)?;
     let written = write(store, &images, &mut BufWriter::with_capacity(1 << 20, &file)).map_err(Report::from);
-    let written = written.and_then(|()| std::fs::rename(&temporary, path).map_err(failed));
+    // What was there before is only given up for what has reached the disk.
+    let written =
+        written.and_then(|()| file.sync_data().and_then(|()| std::fs::rename(&temporary, path)).map_err(failed));
     if written.is_err() {
         // The first failure is the one to tell.
         let _ = std::fs::remove_file(&temporary);
