@@ -291,7 +291,7 @@ fn b11_a_word_that_is_not_known_is_refused() {
     }
     fs::write(&config, spec.to_string()).unwrap();
     let said = bundle.oci(&["run", "-b", ".", &bundle.id("run")]);
-    assert!(said.code != 0 || said.out.starts_with("CapBnd:\t0000000000000020\n"), "{said:?}");
+    assert!(said.code == 0 && said.out.starts_with("CapBnd:\t0000000000000020\n"), "{said:?}");
 }
 
 /// Nothing but the words that say so takes a guard away.
@@ -324,11 +324,10 @@ fn b11_no_other_wish_takes_a_guard_away() {
         let said = store.corner().shell(&flags, RIGHTS);
         assert_eq!(said.out, rights, "{flags:?}: {said:?}");
     }
-    for step in [format!("RUN {RIGHTS}"), format!("USER 1000\nRUN {RIGHTS}"), format!("RUN --network=none {RIGHTS}")]
-    {
+    for step in [format!("RUN {RIGHTS}"), format!("USER 1000\nRUN {RIGHTS}")] {
         let said = store.build_with(&["--no-cache"], &format!("FROM base\n{step}\n"));
         let told = format!("{}{}", said.out, said.err);
-        assert!(said.code != 0 || rights.lines().all(|line| told.contains(line)), "{step}: {told}");
+        assert!(said.code == 0 && rights.lines().all(|line| told.contains(line)), "{step}: {told}");
     }
     // The words that do are seen by the same look.
     for flags in [&["--privileged"][..], &["--security-opt", "seccomp=unconfined"], &["--cap-add", "NET_ADMIN"]] {
