@@ -8,6 +8,8 @@
 //!   systemd makes groups, "go" ----> (if asked to)
 //!                                    joins its groups and what exists already
 //!   what only it may do, "go" -----> (if there is something: id maps, oom_score_adj)
+//!   moves network devices <--------- their names    (if there are some)
+//!   "go" -------------------------->
 //!                                    mounts
 //!   runs hooks <-------------------- "hooks"        (if it has some)
 //!   "go" --------------------------> root, identity
@@ -34,6 +36,7 @@ use crate::init;
 use crate::join;
 use crate::lsm;
 use crate::mounts;
+use crate::netdev::{self, Found};
 use crate::plan::Plan;
 use crate::rootfs;
 
@@ -100,6 +103,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     // A copy of a shared mount is its peer: what is mounted in the container would appear on the host.
     mounts::make_private(inputs.root.as_fd()).doing(|| "take the root file system".to_owned())?;
     let joins = join::open(plan)?;
+    let devices = netdev::find(&plan.net_devices)?;
     if let Some(owner) = plan.owner_of_groups() {
         // With its limits in force, which stay root's.
         inputs.cgroup.give_to(owner)?;
@@ -115,7 +119,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     let (pid, pidfd) = match join::clone(plan, &joins, inputs.cgroup.birth(), (&ours, &theirs))? {
         Fork::Child => {
             drop(ours);
-            init::main(plan, inputs, sources, joins, theirs)
+            init::main(plan, inputs, init::Opened { sources, joins, devices }, theirs)
         }
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -125,7 +129,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     let mut created = Created::new(pid, pidfd, ours, matches!(inputs.start, Start::WhenTold));
     let listener = plan.process.listener();
     created.introduce_to(listener.map(|listener| Agent::new(listener, &inputs.about, "creating", pid)));
-    match bring_up(&mut created, plan, &mut inputs) {
+    match bring_up(&mut created, plan, &mut inputs, &devices) {
         Ok(()) => Ok(created),
         Err(error) => {
             created.abandon();
@@ -134,7 +138,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     }
 }
 
-fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>) -> Result<()> {
+fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>, devices: &[Found]) -> Result<()> {
     if inputs.cgroup.wants_process() {
         // After the clone, for systemd wants the process first.
         inputs.cgroup.adopt(created.pid)?;
@@ -155,6 +159,7 @@ fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>) -> Resu
     if join::waits_for_parent(plan) {
         created.tell(b"go")?;
     }
+    netdev::give(&plan.net_devices, devices, created)?;
     (inputs.born)(created.pid)?;
     if matches!(inputs.stdio, Stdio::Terminal) {
         created.hear_terminal()?;

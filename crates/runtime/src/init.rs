@@ -24,6 +24,7 @@ use crate::join::{self, Joins};
 use crate::keyring;
 use crate::lsm;
 use crate::mounts::{self, Sources};
+use crate::netdev::{self, Found};
 use crate::parent;
 use crate::plan::{MountStep, Plan, What};
 use crate::rootfs;
@@ -32,16 +33,27 @@ use crate::start;
 use crate::streams;
 use crate::view;
 
+/// What the parent has opened and found on the host for its child.
+pub(crate) struct Opened {
+    /// Sources of mounts.
+    pub sources: Sources,
+    /// Namespaces to join.
+    pub joins: Joins,
+    /// Network devices to take.
+    pub devices: Vec<Found>,
+}
+
 /// Runs the child's half. Never returns: the command's exec replaces it, or it tells its parent why not and ends.
-pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, mut line: Line) -> ! {
-    let Err(error) = story(plan, inputs, sources, joins, &mut line) else { process::exit_now(0) };
+pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, opened: Opened, mut line: Line) -> ! {
+    let Err(error) = story(plan, inputs, opened, &mut line) else { process::exit_now(0) };
     // If the parent is gone there is nobody to tell.
     let _ = line.send(&error.to_message(), None);
     process::exit_now(1)
 }
 
 /// Comes back only with an error.
-fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: &mut Line) -> Result<()> {
+fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Result<()> {
+    let Opened { sources, joins, devices } = opened;
     trace::stage(
         "join the groups",
         "The limits are in force before the process does anything else, and nobody may look into it before it is the \
@@ -86,6 +98,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, sources: Sources, joins: Joins, line: 
     if plan.namespaces.new.contains(Namespaces::NETWORK) {
         net::loopback_up().doing(|| "bring the loopback interface up".to_owned())?;
     }
+    netdev::take(&plan.net_devices, &devices, line)?;
 
     let root = rootfs::attach(plan, inputs.root, inputs.place.as_deref())?;
     let proc = match plan.sysctl.is_empty() && plan.process.apparmor.is_none() {

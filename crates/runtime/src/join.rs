@@ -102,6 +102,9 @@ fn refuse_changes(plan: &Plan, kind: Namespaces) -> Result<()> {
     let named = match kind {
         Namespaces::UTS if plan.hostname.is_some() => Some("set the host name".to_owned()),
         Namespaces::UTS if plan.domainname.is_some() => Some("set the domain name".to_owned()),
+        Namespaces::NETWORK if !plan.net_devices.is_empty() => {
+            Some("move the network devices of linux.netDevices".to_owned())
+        }
         _ => sysctl.map(|sysctl| format!("set the sysctl {}", sysctl.name.to_string_lossy())),
     };
     match named {

@@ -24,6 +24,7 @@ mod join;
 mod keyring;
 mod lsm;
 mod mounts;
+mod netdev;
 pub mod options;
 mod parent;
 pub mod passwd;

@@ -19,12 +19,14 @@ mod devices;
 mod display;
 mod mounts;
 mod namespaces;
+mod network;
 mod process;
 mod running;
 
 pub use devices::{Device, Node};
 pub use mounts::{Ids, MountStep, What};
 pub use namespaces::{IdMap, Isolation, Join, word, words};
+pub use network::NetDevice;
 pub use process::{Limit, Process};
 pub use running::{ExecAffinity, Running};
 
@@ -45,6 +47,8 @@ pub struct Plan {
     pub read_only_root: bool,
     /// Mounts, in order.
     pub mounts: Vec<MountStep>,
+    /// Network devices of the host's that become its own.
+    pub net_devices: Vec<NetDevice>,
     /// Device nodes.
     pub devices: Vec<Device>,
     /// Paths hidden by /dev/null or by an empty folder.
@@ -78,15 +82,16 @@ impl Plan {
     /// The plan for `spec`.
     ///
     /// # Errors
-    /// What the specification asks for and hull does not do yet, or what no kernel does, by name.
+    /// What the specification asks for and no kernel does, or this one does not, by name.
     pub fn from_spec(spec: &Spec) -> Result<Self> {
         let (process, linux) = (process_of(spec)?, linux_of(spec)?);
         let (process, linux) = (process.as_ref(), linux.as_ref());
-        refuse_unsupported(spec)?;
+        refuse_label("linux.mountLabel", linux.mount_label().as_deref())?;
         let namespaces = Isolation::from_spec(spec, linux)?;
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
         Ok(Self {
             sysctl: sysctls(linux, &namespaces)?,
+            net_devices: network::devices(linux, &namespaces)?,
             mounts: spec
                 .mounts()
                 .iter()
@@ -168,20 +173,6 @@ fn text(doing: &str, value: &str) -> Result<CString> {
 
 fn optional(doing: &str, value: &Option<String>) -> Result<Option<CString>> {
     value.as_deref().map(|value| text(doing, value)).transpose()
-}
-
-/// Fields that are not performed yet are refused by name: none of them is skipped.
-fn refuse_unsupported(spec: &Spec) -> Result<()> {
-    let mut fields = Vec::new();
-    if let Some(linux) = spec.linux() {
-        let names: [(&str, bool); 1] = [("linux.netDevices", linux.net_devices().is_some())];
-        fields.extend(names.iter().filter(|name| name.1).map(|name| name.0));
-    }
-    refuse_label("linux.mountLabel", spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()))?;
-    match fields.as_slice() {
-        [] => Ok(()),
-        fields => Err(Error::invalid("create the container", format!("{} is not supported yet", fields.join(", ")))),
-    }
 }
 
 /// An empty label is what is written where there is none.

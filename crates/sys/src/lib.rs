@@ -19,6 +19,7 @@ pub mod net;
 pub mod ns;
 pub mod path;
 pub mod process;
+pub mod rtnl;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

@@ -13,6 +13,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fmt_isolation(f)?;
         self.fmt_tree(f)?;
+        for device in &self.net_devices {
+            writeln!(f, "network     {} of the host's as {}", device.host, device.name)?;
+        }
         for sysctl in &self.sysctl {
             writeln!(f, "sysctl      {} = {}", show(&sysctl.name), sysctl.value)?;
         }
