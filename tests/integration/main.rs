@@ -31,6 +31,7 @@ mod hostile_registry;
 mod hostile_upload;
 mod image_peers;
 mod images;
+mod init;
 mod isolation;
 mod kill;
 mod kill_build;

@@ -43,8 +43,9 @@ fn run(words: &[OsString]) -> Result<Ended, Report> {
     signal::block_all().map_err(failed)?;
     let signals = signal::signalfd().map_err(failed)?;
     // A process group of its own, so that a signal for all of the command's reaches it and not us.
-    let child = Command::new(&words[0]).args(&words[1..]).process_group(0).spawn();
-    let child = child.map_err(|error| not_executed(&words[0], &error))?;
+    let mut command = Command::new(&words[0]);
+    signal::fresh(command.args(&words[1..]).process_group(0));
+    let child = command.spawn().map_err(|error| not_executed(&words[0], &error))?;
     let main = Pid::from_child(&child);
     let command = process::pidfd_open(main.as_raw_nonzero().get()).map_err(failed)?;
     give_terminal(main);

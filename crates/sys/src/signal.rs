@@ -73,6 +73,17 @@ pub fn default_actions() {
     }
 }
 
+/// Lets what `command` starts begin as programs expect it: no signal blocked, each one's action the default. std passes on
+/// what we block.
+pub fn fresh(command: &mut std::process::Command) {
+    let begin = || {
+        default_actions();
+        unblock_all().map_err(std::io::Error::from)
+    };
+    // SAFETY: both are system calls on values of their own stack.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, begin) };
+}
+
 /// `signalfd(2)` for all signals; non-blocking.
 pub fn signalfd() -> Result<OwnedFd> {
     call("signalfd4", &[Arg::Int(-1), Arg::Text("~[]"), Arg::Text("SFD_CLOEXEC|SFD_NONBLOCK")], || {
