@@ -76,3 +76,11 @@ fn files_stay_short() {
         assert!(lines <= 600, "{} has {lines} lines", path.display());
     }
 }
+
+/// A guard that has moved takes its mutant with it: one whose text is gone shows nothing.
+#[test]
+fn every_mutant_still_has_its_text() {
+    let said = std::process::Command::new(workspace().join("tests/mutants")).arg("--check").output();
+    let said: hull_tests::Said = said.expect("python3 is installed: `make deps` does it").into();
+    assert_eq!((said.code, &*said.err), (0, ""), "mend it in tests/mutants");
+}
