@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hull_tests::{Builder, entries};
+use hull_tests::{Builder, Corner, Said, entries};
 
 #[test]
 fn a_dockerfile_becomes_an_image_that_runs() {
@@ -247,4 +247,29 @@ fn layers_that_a_build_without_the_cache_replaced_are_removed_unless_something_u
     }
     assert_eq!(layers(), 3, "what the cache names");
     assert_eq!(store.hull(&["system", "check"]).code, 0);
+}
+
+/// With the store opened as every other command opens it, or the cache's folder made at once, this fails.
+#[test]
+fn a_plan_makes_no_store_and_nothing_in_one() {
+    let corner = Corner::new();
+    let context = corner.path().join("context");
+    fs::create_dir(&context).unwrap();
+    let plan = |dockerfile: &str| -> Said {
+        fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+        corner.hull().args(["build", "--dry-run"]).arg(&context).output().unwrap().into()
+    };
+    let said = plan("FROM scratch\nCOPY Dockerfile /\n");
+    assert!(said.code == 0 && said.out.contains("run    copy"), "{said:?}");
+    let said = plan("FROM base\n");
+    assert!(said.code != 0 && said.err.contains("no image base") && said.err.contains("hull pull base"), "{said:?}");
+    let said: Said = corner.hull().args(["run", "--dry-run", "base", "true"]).output().unwrap().into();
+    assert!(said.code == 125 && said.err.contains("base"), "{said:?}");
+    assert!(!corner.root().exists());
+
+    let store = Builder::new();
+    let before = entries(&store.root());
+    store.file("Dockerfile", "FROM base\nRUN true\n");
+    assert_eq!(store.hull(&["build", "--dry-run", &store.context().to_string_lossy()]).code, 0);
+    assert_eq!(entries(&store.root()), before);
 }

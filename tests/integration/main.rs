@@ -66,5 +66,6 @@ mod referrers;
 mod registry_peers;
 mod run;
 mod store;
+mod store_check;
 mod terminal;
 mod verify;

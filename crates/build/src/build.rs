@@ -13,7 +13,7 @@ use crate::context::{self, Context};
 use crate::error::{Error, Result};
 use crate::graph::{self, Action, BaseImage, Graph, PlanOptions, Problem, World};
 use crate::progress::Progress;
-use crate::solve::{Solver, Worker};
+use crate::solve::{Known, Solver, Worker};
 use crate::syntax::{self, Dockerfile};
 
 /// What `hull build` is told.
@@ -101,16 +101,16 @@ fn perform<W: Worker>(
 ///
 /// # Errors
 /// As [`build`] before its first step.
-pub fn plan<W: Worker>(worker: &mut W, options: &BuildOptions) -> Result<String> {
+pub fn plan(known: &mut impl Known, options: &BuildOptions) -> Result<String> {
     let (context, file) = read(options)?;
-    let graph = make_graph(worker, options, &context, &file)?;
+    let graph = make_graph(known, options, &context, &file)?;
     let mut out = String::new();
     for stage in &graph.stages {
         let name = stage.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
         // Writing to a string cannot fail.
         let _ = writeln!(out, "stage {}{name}: {}", stage.number, stage.text);
         for step in &stage.steps {
-            let hit = !options.no_cache && worker.cached(&step.key)?.is_some();
+            let hit = !options.no_cache && known.has(&step.key)?;
             let what = if hit { "cached" } else { "run   " };
             let what = format!("{what} {}", kind(&step.action));
             let text = step.text.lines().next().unwrap_or_default();
@@ -149,27 +149,22 @@ fn read(options: &BuildOptions) -> Result<(Context, Dockerfile)> {
     Ok((context, file))
 }
 
-fn make_graph<W: Worker>(
-    worker: &mut W,
-    options: &BuildOptions,
-    context: &Context,
-    file: &Dockerfile,
-) -> Result<Graph> {
+fn make_graph(known: &mut impl Known, options: &BuildOptions, context: &Context, file: &Dockerfile) -> Result<Graph> {
     let plan = PlanOptions { build_args: options.build_args.clone(), target: options.target.clone() };
-    Ok(graph::plan(file, &plan, &mut Asking { worker, context })?)
+    Ok(graph::plan(file, &plan, &mut Asking { known, context })?)
 }
 
 /// Answers the plan's questions from the store and the context.
 pub(crate) struct Asking<'a, W> {
     /// The store.
-    pub(crate) worker: &'a mut W,
+    pub(crate) known: &'a mut W,
     /// The context.
     pub(crate) context: &'a Context,
 }
 
-impl<W: Worker> World for Asking<'_, W> {
+impl<W: Known> World for Asking<'_, W> {
     fn image(&mut self, name: &str) -> std::result::Result<BaseImage, Problem> {
-        self.worker.base(name)
+        self.known.base(name)
     }
 
     fn digest(&mut self, source: &str) -> std::result::Result<String, Problem> {

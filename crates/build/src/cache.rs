@@ -37,14 +37,9 @@ pub struct Cache {
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 impl Cache {
-    /// The records in `folder`, which is made if it is missing.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(folder);
-        made.map_err(|error| Error::host(format!("make the cache folder {}", folder.display()), error))?;
-        Ok(Self { folder: folder.to_owned(), swept: Once::new() })
+    /// The records in `folder`, which the first of them makes.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), swept: Once::new() }
     }
 
     /// The layers that the records in `folder` name; none if there is no such folder.
@@ -123,6 +118,8 @@ impl Cache {
         record: &Record,
         place: impl FnOnce(&Path, &Path) -> std::io::Result<()>,
     ) -> Result<()> {
+        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.folder);
+        made.map_err(|error| Error::host(format!("make the cache folder {}", self.folder.display()), error))?;
         self.swept.call_once(|| self.sweep());
         let path = self.folder.join(key.as_str());
         let temporary = self.folder.join(format!(".{}.{}", key.as_str(), std::process::id()));
@@ -146,7 +143,7 @@ mod tests {
     #[test]
     fn a_record_comes_back_and_a_damaged_one_is_a_miss() {
         let folder = tempfile::Builder::new().prefix("hull-test-cache-").tempdir().unwrap();
-        let cache = Cache::open(&folder.path().join("cache")).unwrap();
+        let cache = Cache::new(&folder.path().join("cache"));
         let key = KeyBuilder::new("x").finish();
         assert_eq!(cache.get(&key).unwrap(), None);
         let record = Record { layer: Some("abc".into()), created: "2026-11-24T00:00:00Z".into() };
@@ -165,7 +162,7 @@ mod tests {
         let file = fs::File::create(&old).unwrap();
         file.set_modified(std::time::SystemTime::now() - 2 * ABANDONED).unwrap();
         fs::write(&new, "").unwrap();
-        let cache = Cache::open(folder.path()).unwrap();
+        let cache = Cache::new(folder.path());
         cache.add(&KeyBuilder::new("x").finish(), &Record { layer: None, created: String::new() }).unwrap();
         assert!(!old.exists() && new.exists());
     }
@@ -173,7 +170,7 @@ mod tests {
     #[test]
     fn the_first_record_of_a_key_stays_unless_it_is_to_be_replaced() {
         let folder = tempfile::Builder::new().prefix("hull-test-cache-").tempdir().unwrap();
-        let cache = Cache::open(folder.path()).unwrap();
+        let cache = Cache::new(folder.path());
         let key = KeyBuilder::new("x").finish();
         let record = |layer: &str| Record { layer: Some(layer.into()), created: "2026-11-24T00:00:00Z".into() };
         assert_eq!(cache.add(&key, &record("a")).unwrap(), None);

@@ -24,4 +24,4 @@ pub mod walk;
 
 pub use build::{BuildOptions, Built, build, plan};
 pub use error::{Error, Result};
-pub use store::StoreWorker;
+pub use store::{NoStore, StoreWorker};

@@ -21,20 +21,29 @@ use crate::progress::Progress;
 use crate::syntax::{Dockerfile, Span};
 use crate::walk::Filter;
 
-/// What a build needs of the machine: a store of layers, and a way to run a command.
-///
-/// A staging is undone when it is dropped, whatever happened on it.
-pub trait Worker {
-    /// A layer that is whole.
-    type Layer: Clone;
-    /// A layer that is being made.
-    type Staging;
-
+/// What a plan needs to know of the machine: which images there are, and what earlier builds made.
+pub trait Known {
     /// The image of that name.
     ///
     /// # Errors
     /// If the store has none.
     fn base(&mut self, name: &str) -> std::result::Result<BaseImage, Problem>;
+    /// Whether an earlier build made what is under this key, and it is still there.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    fn has(&mut self, key: &Key) -> Result<bool>;
+}
+
+/// What a build needs of the machine: a store of layers, and a way to run a command.
+///
+/// A staging is undone when it is dropped, whatever happened on it.
+pub trait Worker: Known {
+    /// A layer that is whole.
+    type Layer: Clone;
+    /// A layer that is being made.
+    type Staging;
+
     /// The layers of an image of the store, the lowest first.
     fn image(&mut self, name: &str) -> Result<Vec<Self::Layer>>;
     /// What an earlier build made under this key, if it is still there.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::{BaseImage, Key, Problem, RunAction};
 use crate::progress::Progress;
 use crate::run;
-use crate::solve::{Made, Worker};
+use crate::solve::{Known, Made, Worker};
 
 /// What gives an image of the store by a name in a Dockerfile, and brings it there if need be.
 pub type Fetch<'a> = dyn FnMut(&str) -> std::result::Result<Image, Problem> + 'a;
@@ -33,13 +33,10 @@ pub struct StoreWorker<'a> {
 
 impl<'a> StoreWorker<'a> {
     /// A worker on `store`; steps' folders are made below `runroot`.
-    ///
-    /// # Errors
-    /// If the cache's folder cannot be made.
-    pub fn new(store: &'a Store, runroot: &Path) -> Result<Self> {
-        let cache = Cache::open(&cache_folder(store))?;
+    pub fn new(store: &'a Store, runroot: &Path) -> Self {
+        let cache = Cache::new(&cache_folder(store));
         let engine = Engine { root: store.root().to_owned(), runroot: runroot.to_owned() };
-        Ok(Self { store, fetch: None, engine, cache, images: HashMap::new(), replaced: BTreeSet::new() })
+        Self { store, fetch: None, engine, cache, images: HashMap::new(), replaced: BTreeSet::new() }
     }
 
     /// Lets `fetch` find the images that a Dockerfile names; without it only those in the store are known.
@@ -64,10 +61,7 @@ impl<'a> StoreWorker<'a> {
             None => {
                 let found = self.store.find(name);
                 let found = found.map_err(|error| Problem { message: error.to_string(), hint: None })?;
-                found.ok_or_else(|| Problem {
-                    message: format!("there is no image {name} in the store"),
-                    hint: Some(format!("hull pull {name}")),
-                })?
+                found.ok_or_else(|| no_image(name))?
             }
         };
         self.images.insert(name.to_owned(), image.clone());
@@ -91,14 +85,38 @@ fn host(doing: &'static str) -> impl Fn(hull_image::Error) -> Error {
     move |error| Error::host(doing, error)
 }
 
-impl Worker for StoreWorker<'_> {
-    type Layer = Layer;
-    type Staging = Staging;
-
+impl Known for StoreWorker<'_> {
     fn base(&mut self, name: &str) -> std::result::Result<BaseImage, Problem> {
         let image = self.find(name)?;
         Ok(BaseImage { digest: image.manifest.to_string(), config: image.config })
     }
+
+    fn has(&mut self, key: &Key) -> Result<bool> {
+        Ok(self.cached(key)?.is_some())
+    }
+}
+
+/// What is known where there is no store yet: nothing.
+#[derive(Debug)]
+pub struct NoStore;
+
+impl Known for NoStore {
+    fn base(&mut self, name: &str) -> std::result::Result<BaseImage, Problem> {
+        Err(no_image(name))
+    }
+
+    fn has(&mut self, _key: &Key) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+fn no_image(name: &str) -> Problem {
+    Problem { message: format!("there is no image {name} in the store"), hint: Some(format!("hull pull {name}")) }
+}
+
+impl Worker for StoreWorker<'_> {
+    type Layer = Layer;
+    type Staging = Staging;
 
     fn image(&mut self, name: &str) -> Result<Vec<Layer>> {
         let image = self.find(name).map_err(|problem| Error::host("find an image", problem.message))?;

@@ -95,7 +95,7 @@ impl Builder {
             ..BuildOptions::default()
         };
         change(&mut options);
-        let mut worker = StoreWorker::new(&self.store, &self.folder.path().join("run")).unwrap();
+        let mut worker = StoreWorker::new(&self.store, &self.folder.path().join("run"));
         let mut told = Vec::new();
         let built = build(&mut worker, &options, &mut Plain::new(&mut told));
         (built.map(|built| built.image), String::from_utf8(told).unwrap())

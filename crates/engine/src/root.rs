@@ -65,7 +65,14 @@ pub(crate) fn assemble(store: &Path, options: &RunOptions, writes: &Writes<'_>) 
             let keep = Keep { layers: Vec::new(), _upper: None };
             Ok(Assembled { mount, options: image::plain(options)?, image: None, keep })
         }
-        Source::Image(name) => of_image(&Store::open(store)?, name, options, writes),
+        Source::Image(name) => {
+            let none = || hull_image::Error::NotFound { name: name.to_owned() };
+            let store = match writes {
+                Writes::None => Store::open_existing(store)?.ok_or_else(none)?,
+                _ => Store::open(store)?,
+            };
+            of_image(&store, name, options, writes)
+        }
     }
 }
 

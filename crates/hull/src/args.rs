@@ -8,6 +8,7 @@ use hull_engine::RunOptions;
 use hull_engine::options::{self, Bind, Network, Seccomp, Source, Tmpfs, Ulimit};
 use hull_image::{Platform, Reference};
 
+use crate::check::CheckArgs;
 use crate::containers::{self, PsArgs};
 use crate::demo::DemoArgs;
 use crate::explain::Explain;
@@ -124,12 +125,8 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum SystemCommand {
-    /// Report what a killed hull has left; exit status 1 if there is something
-    Check {
-        /// Remove it
-        #[arg(long)]
-        repair: bool,
-    },
+    /// Report what is damaged or left over; exit status 1 if there is something
+    Check(CheckArgs),
 }
 
 // The flags of `hull build`.

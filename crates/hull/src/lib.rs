@@ -6,6 +6,7 @@
 
 mod args;
 mod bars;
+mod check;
 mod containers;
 mod demo;
 mod explain;
@@ -28,10 +29,10 @@ use std::path::Path;
 use clap::{CommandFactory, Parser};
 use hull_build::graph::Problem;
 use hull_build::progress::{Plain, Progress, Quiet};
-use hull_build::{BuildOptions, StoreWorker};
+use hull_build::{BuildOptions, NoStore, StoreWorker};
+use hull_engine::Engine;
 use hull_engine::options::Source;
-use hull_engine::{Engine, check};
-use hull_image::{CheckOptions, Image, Reference, Store};
+use hull_image::{Image, Reference, Store};
 
 use args::{BuildArgs, Cli, Command, RunArgs, SystemCommand, Wanted};
 use explain::Explain;
@@ -100,9 +101,11 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Tag(args) => images::tag(&store(&engine)?, &args),
         Command::Verify(args) => verify::verify(&args),
         Command::Search(args) => search::search(&args),
-        Command::System { command: SystemCommand::Check { repair } } => {
+        Command::System { command } => {
             root_only()?;
-            system_check(&engine, repair)
+            match command {
+                SystemCommand::Check(args) => check::check(&engine, &args),
+            }
         }
     }
 }
@@ -191,8 +194,11 @@ fn build(engine: &Engine, args: &BuildArgs) -> Result<i32, Report> {
     root_only()?;
     explained(args.explain.as_ref(), || {
         if args.dry_run {
-            let store = Store::open(&engine.root)?;
-            print!("{}", hull_build::plan(&mut StoreWorker::new(&store, &engine.runroot)?, &options)?);
+            let plan = match Store::open_existing(&engine.root)? {
+                Some(store) => hull_build::plan(&mut StoreWorker::new(&store, &engine.runroot), &options)?,
+                None => hull_build::plan(&mut NoStore, &options)?,
+            };
+            print!("{plan}");
             return Ok(0);
         }
         out_of_reach()?;
@@ -211,7 +217,7 @@ fn perform(engine: &Engine, options: &BuildOptions, bases: &Bases<'_>, quiet: bo
             hint: report.hint().map(str::to_owned),
         })
     };
-    let mut worker = StoreWorker::new(&store, &engine.runroot)?.fetching(Box::new(fetch));
+    let mut worker = StoreWorker::new(&store, &engine.runroot).fetching(Box::new(fetch));
     let mut plain = Plain::new(std::io::stderr());
     let progress: &mut dyn Progress = if quiet { &mut Quiet } else { &mut plain };
     Ok(hull_build::build(&mut worker, options, progress)?.image)
@@ -229,28 +235,4 @@ fn explained(explain: Option<&Explain>, what: impl FnOnce() -> Result<i32, Repor
         Some(explain) => explain.around(what),
         None => what(),
     }
-}
-
-fn system_check(engine: &Engine, repair: bool) -> Result<i32, Report> {
-    let findings = check::check(engine)?;
-    for finding in &findings {
-        if repair {
-            check::repair(engine, finding)?;
-            println!("repaired: {finding}");
-        } else {
-            println!("{finding}");
-        }
-    }
-    // Opening makes a store where there is none, and a look is not to leave one.
-    let left = engine.root.exists() && store_check(engine, repair)?;
-    Ok(i32::from(left || (!findings.is_empty() && !repair)))
-}
-
-/// Whether something is left over in the store.
-fn store_check(engine: &Engine, repair: bool) -> Result<bool, Report> {
-    let store = Store::open(&engine.root)?;
-    let keep = images::needed_layers(engine, &store)?;
-    let of_store = store.check(&CheckOptions { repair, verify: false, keep: Some(&keep) })?;
-    of_store.iter().for_each(|finding| println!("{finding}"));
-    Ok(of_store.iter().any(|finding| !finding.repaired))
 }

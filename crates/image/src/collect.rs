@@ -1,4 +1,4 @@
-//! Removing images, collecting what nothing leads to any more, and checking a store.
+//! Removing images, and collecting what nothing leads to any more.
 //!
 //! Reachable is what an entry of `index.json` leads to. Layers that containers or a build cache need are the caller's to
 //! name; those that a living process holds are never removed. Nothing is removed if a document of an image that stays
@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -19,11 +18,10 @@ use crate::document;
 use crate::download;
 use crate::error::{Cannot, Error, Result};
 use crate::find::{Listed, parse_index};
-use crate::layer::{self, Meta, random_id};
+use crate::layer::{self, random_id};
 use crate::outgoing;
 use crate::reference::{Digest, Reference};
 use crate::store::{Store, blob_path};
-use crate::stream::{self, Wanted};
 use crate::tree;
 
 /// What a removal took away.
@@ -41,72 +39,15 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// How a store is checked.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CheckOptions<'a> {
-    /// Removes what is left over.
-    pub repair: bool,
-    /// Reads every blob and compares its digest.
-    pub verify: bool,
-    /// Ids of the layers that containers and the build cache need. Without it no layer counts as left over.
-    pub keep: Option<&'a BTreeSet<String>>,
-}
-
-/// A class of things that are wrong with a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FindingKind {
-    /// A staging folder of a process that died.
-    Staging,
-    /// A part of a blob whose download was interrupted.
-    Download,
-    /// A blob that no image leads to.
-    UnusedBlob,
-    /// An unpacked layer that no image, container or cache leads to, or that a crash of the machine cut short.
-    UnusedLayer,
-    /// A link to a layer that is gone.
-    DanglingLink,
-    /// A blob that an image needs and the store lacks.
-    MissingBlob,
-    /// A blob or document that is not what its digest or size says, or cannot be read.
-    Damaged,
-}
-
-/// One thing that is wrong with a store. Prints as one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Its class.
-    pub kind: FindingKind,
-    /// Which one it is.
-    pub what: String,
-    /// It is gone now.
-    pub repaired: bool,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            FindingKind::Staging => "staging folder left by a process that ended",
-            FindingKind::Download => "interrupted download",
-            FindingKind::UnusedBlob => "blob that no image uses",
-            FindingKind::UnusedLayer => "layer that nothing uses",
-            FindingKind::DanglingLink => "link to a layer that is gone",
-            FindingKind::MissingBlob => "blob that is missing",
-            FindingKind::Damaged => "damaged",
-        };
-        write!(f, "{kind}: {}{}", self.what, if self.repaired { " (removed)" } else { "" })
-    }
-}
-
 /// What images lead to.
 #[derive(Default)]
-struct Reach {
-    blobs: BTreeSet<Digest>,
-    chains: BTreeSet<Digest>,
+pub(crate) struct Reach {
+    pub blobs: BTreeSet<Digest>,
+    pub chains: BTreeSet<Digest>,
 }
 
 impl Reach {
-    fn add(&mut self, listed: &Listed) {
+    pub(crate) fn add(&mut self, listed: &Listed) {
         self.blobs.extend(listed.blobs.iter().cloned());
         for image in &listed.images {
             self.chains.extend(document::chain_ids(&image.diff_ids));
@@ -317,7 +258,7 @@ impl Store {
         Ok(names)
     }
 
-    fn used_layers(&self, layers: BorrowedFd<'_>, reach: &Reach) -> Result<BTreeSet<String>> {
+    pub(crate) fn used_layers(&self, layers: BorrowedFd<'_>, reach: &Reach) -> Result<BTreeSet<String>> {
         let names = self.named(layers, &reach.chains)?;
         Ok(names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect())
     }
@@ -357,7 +298,7 @@ impl Store {
         tree::remove(staging.as_fd(), &away).cannot("remove", shown())
     }
 
-    fn blobs(&self) -> Result<BTreeSet<Digest>> {
+    pub(crate) fn blobs(&self) -> Result<BTreeSet<Digest>> {
         let mut blobs = BTreeSet::new();
         let folder = self.folder(c"blobs")?;
         for algorithm in tree::names(folder.as_fd()).cannot("list", "the blobs")? {
@@ -382,121 +323,4 @@ impl Store {
         outgoing::forget(self, digest)?;
         Ok(Some(size))
     }
-
-    /// Looks for what is left over or damaged. Only what is left over can be repaired: it is removed.
-    ///
-    /// # Errors
-    /// A store that cannot be read at all; everything else is a finding.
-    pub fn check(&self, options: &CheckOptions<'_>) -> Result<Vec<Finding>> {
-        let _lock = self.lock()?;
-        let mut findings = Vec::new();
-        let staging = self.folder(c"staging")?;
-        for name in layer::sweep(staging.as_fd(), !options.repair)? {
-            findings.push(Finding { kind: FindingKind::Staging, what: name, repaired: options.repair });
-        }
-        for name in download::sweep_all(self, !options.repair)? {
-            findings.push(Finding { kind: FindingKind::Download, what: name, repaired: options.repair });
-        }
-        let (reach, whole) = self.check_images(options, &mut findings)?;
-        // What a damaged image needs is not known, so nothing counts as unused beside one.
-        let repair = options.repair && whole;
-        if whole {
-            for digest in self.blobs()?.difference(&reach.blobs) {
-                let repaired = repair && self.remove_blob(digest)?.is_some();
-                findings.push(Finding { kind: FindingKind::UnusedBlob, what: digest.to_string(), repaired });
-            }
-        }
-        self.check_layers(options, repair, whole.then_some(&reach), &mut findings)?;
-        Ok(findings)
-    }
-
-    fn check_images(&self, options: &CheckOptions<'_>, findings: &mut Vec<Finding>) -> Result<(Reach, bool)> {
-        let data = self.index()?;
-        let index = parse_index(&data)?;
-        let mut reach = Reach::default();
-        let mut whole = true;
-        let mut seen = BTreeSet::new();
-        for entry in &index.manifests {
-            let listed = match self.listed(&index, entry) {
-                Ok(listed) => listed,
-                Err(error) => {
-                    whole = false;
-                    findings.push(damage(&error, format!("image {}", entry.digest)));
-                    continue;
-                }
-            };
-            reach.add(&listed);
-            for (image, layer) in
-                listed.images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)))
-            {
-                let digest = layer.digest()?;
-                if !seen.insert(digest.clone()) {
-                    continue;
-                }
-                if let Err(error) = self.check_blob(&digest, layer.size, options.verify) {
-                    findings.push(damage(&error, format!("image {}", image.id)));
-                }
-            }
-        }
-        Ok((reach, whole))
-    }
-
-    fn check_blob(&self, digest: &Digest, size: u64, verify: bool) -> Result<()> {
-        let (file, size) = self.blob(digest, Some(size))?;
-        if !verify {
-            return Ok(());
-        }
-        let is = stream::digest_of(file, Wanted { blob: Some(digest), size: Some(size), ..Wanted::default() })?;
-        if is == *digest {
-            return Ok(());
-        }
-        Err(Error::Mismatch { digest: digest.to_string(), why: format!("its content has the digest {is}") })
-    }
-
-    fn check_layers(
-        &self,
-        options: &CheckOptions<'_>,
-        repair: bool,
-        reach: Option<&Reach>,
-        findings: &mut Vec<Finding>,
-    ) -> Result<()> {
-        let folder = self.folder(c"layers")?;
-        let layers = folder.as_fd();
-        let used = reach.map(|reach| self.used_layers(layers, reach)).transpose()?;
-        let is_link = |name: &CString| rustix::fs::readlinkat(layers, name, Vec::new()).is_ok();
-        let (links, folders): (Vec<CString>, Vec<CString>) =
-            tree::names(layers).cannot("list", "the layers")?.into_iter().partition(is_link);
-        for name in folders {
-            let id = name.to_string_lossy().into_owned();
-            let is_used = used.as_ref().is_none_or(|used| used.contains(&id));
-            let is_kept = options.keep.is_none_or(|keep| keep.contains(&id));
-            let lost =
-                match tree::open_folder(layers, &name).cannot("open", &id).and_then(|at| Meta::read(at.as_fd())) {
-                    Ok(meta) => meta.is_lost()? && !is_used,
-                    Err(_) => !is_used,
-                };
-            if lost || (!is_used && !is_kept) {
-                let repaired = repair && self.remove_layer(layers, &name)?;
-                findings.push(Finding { kind: FindingKind::UnusedLayer, what: id, repaired });
-            }
-        }
-        // After the folders, for a link may have led to one that is gone by now.
-        for name in links {
-            let target = rustix::fs::readlinkat(layers, &name, Vec::new());
-            if target.is_ok_and(|target| tree::lstat(layers, &target).is_err()) {
-                let repaired = options.repair && self.remove_layer(layers, &name)?;
-                let what = name.to_string_lossy().into_owned();
-                findings.push(Finding { kind: FindingKind::DanglingLink, what, repaired });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn damage(error: &Error, of: String) -> Finding {
-    let kind = match error {
-        Error::MissingBlob { .. } => FindingKind::MissingBlob,
-        _ => FindingKind::Damaged,
-    };
-    Finding { kind, what: format!("{of}: {error}"), repaired: false }
 }

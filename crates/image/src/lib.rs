@@ -10,8 +10,10 @@
 
 mod apply;
 mod archive;
+mod check;
 mod collect;
 mod commit;
+mod compare;
 mod diff;
 mod document;
 mod download;
@@ -38,7 +40,8 @@ mod stream;
 mod testing;
 mod tree;
 
-pub use collect::{CheckOptions, Finding, FindingKind, Removed};
+pub use check::{CheckOptions, Finding, FindingKind};
+pub use collect::Removed;
 pub use commit::ImportOptions;
 pub use error::{Error, Result};
 pub use export::export;

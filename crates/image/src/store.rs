@@ -72,6 +72,20 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens the store in the folder `root` for somebody who only looks; none if there is none.
+    ///
+    /// # Errors
+    /// A folder that cannot be opened.
+    pub fn open_existing(root: &Path) -> Result<Option<Store>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match rustix::fs::open(root, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            result => result.cannot("open", format!("the image store {}", root.display()))?,
+        };
+        let is_whole = tree::lstat(dir.as_fd(), c"staging").is_ok();
+        Ok(is_whole.then(|| Store { root: root.to_owned(), dir }))
+    }
+
     fn initialize(&self) -> Result<()> {
         let _lock = self.lock()?;
         for name in [c"blobs", c"blobs/sha256", c"layers"] {
@@ -242,9 +256,29 @@ impl Store {
         chain: &Digest,
         below: &[Layer],
     ) -> Result<Layer> {
+        let staging = self.staging()?;
+        self.unpack_into(&staging, blob, diff_id, below)?;
+        let meta = Meta {
+            diff_id: Some(diff_id.to_string()),
+            blob: Some(blob.clone()),
+            boot: Some(boot_id()?),
+            parent: below.last().map(|layer| layer.id().to_owned()),
+        };
+        meta.write(staging.folder()?)?;
+        let _lock = self.lock()?;
+        self.publish_layer(layers, staging, chain)
+    }
+
+    /// Unpacks a stored layer; its blob is verified on the way.
+    pub(crate) fn unpack_into(
+        &self,
+        staging: &Staging,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        below: &[Layer],
+    ) -> Result<()> {
         let digest = blob.digest()?;
         let (file, size) = self.blob(&digest, Some(blob.size))?;
-        let staging = self.staging()?;
         let trees = below.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
         let wanted =
             Wanted { copy: None, blob: Some(&digest), diff_id: Some(diff_id), size: Some(size), plain_max: None };
@@ -259,15 +293,7 @@ impl Store {
                 return Err(Error::Mismatch { digest: digest.to_string(), why });
             }
         }
-        let meta = Meta {
-            diff_id: Some(diff_id.to_string()),
-            blob: Some(blob.clone()),
-            boot: Some(boot_id()?),
-            parent: below.last().map(|layer| layer.id().to_owned()),
-        };
-        meta.write(staging.folder()?)?;
-        let _lock = self.lock()?;
-        self.publish_layer(layers, staging, chain)
+        Ok(())
     }
 
     /// Makes a whole layer visible under its chain id, or gives the one that somebody else made meanwhile. Needs the lock.

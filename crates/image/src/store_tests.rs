@@ -142,10 +142,13 @@ fn a_blob_or_document_that_is_not_what_its_digest_says_is_refused() {
     std::fs::write(&blob, &data).expect("changed");
     assert!(store.layers(&image).is_err());
     let findings = store.check(&CheckOptions { verify: true, ..CheckOptions::default() }).expect("checked");
-    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [FindingKind::Damaged]);
+    assert_eq!(
+        findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(),
+        [FindingKind::DamagedBlob, FindingKind::BrokenImage]
+    );
     std::fs::remove_file(&blob).expect("removed");
     let findings = store.check(&CheckOptions::default()).expect("checked");
-    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [FindingKind::MissingBlob]);
+    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [FindingKind::BrokenImage]);
     let config = store.root().join(blob_path(&image.id));
     std::fs::write(&config, std::fs::read_to_string(&config).expect("config").replace("linux", "xinul"))
         .expect("changed");

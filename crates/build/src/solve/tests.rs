@@ -40,7 +40,7 @@ impl Drop for Staging {
 impl Folders {
     fn new() -> Self {
         let at = tempfile::Builder::new().prefix("hull-test-solve-").tempdir_in("/tmp").unwrap();
-        let cache = Cache::open(&at.path().join("cache")).unwrap();
+        let cache = Cache::new(&at.path().join("cache"));
         Self { at, cache, next: Cell::new(0), runs: Vec::new() }
     }
 
@@ -72,10 +72,7 @@ fn rustix_attributes() -> rustix::mount::MountAttrFlags {
     rustix::mount::MountAttrFlags::empty()
 }
 
-impl Worker for Folders {
-    type Layer = PathBuf;
-    type Staging = Staging;
-
+impl Known for Folders {
     fn base(&mut self, name: &str) -> std::result::Result<BaseImage, Problem> {
         if name == "missing" {
             return Err(Problem { message: "there is no image missing".into(), hint: None });
@@ -83,6 +80,15 @@ impl Worker for Folders {
         let config = r#"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#;
         Ok(BaseImage { digest: "sha256:1".into(), config: serde_json::from_str(config).unwrap() })
     }
+
+    fn has(&mut self, key: &Key) -> Result<bool> {
+        Ok(self.cached(key)?.is_some())
+    }
+}
+
+impl Worker for Folders {
+    type Layer = PathBuf;
+    type Staging = Staging;
 
     fn commit(&mut self, config: ImageConfiguration, layers: &[PathBuf], names: &[Reference]) -> Result<String> {
         Ok(format!(
@@ -164,7 +170,7 @@ fn context(files: &[(&str, &str)]) -> (tempfile::TempDir, Context) {
 /// Builds and gives the result and what was told.
 fn build(worker: &mut Folders, context: &Context, text: &str) -> (Result<Solved<PathBuf>>, String) {
     let file = parse("Dockerfile", text).unwrap();
-    let graph = match graph::plan(&file, &PlanOptions::default(), &mut Asking { worker, context }) {
+    let graph = match graph::plan(&file, &PlanOptions::default(), &mut Asking { known: worker, context }) {
         Ok(graph) => graph,
         Err(error) => return (Err(error.into()), String::new()),
     };
@@ -289,7 +295,7 @@ fn the_configuration_of_a_cached_build_is_the_same_to_the_byte() {
     let mut worker = Folders::new();
     let file = parse("Dockerfile", FIVE).unwrap();
     let graph =
-        graph::plan(&file, &PlanOptions::default(), &mut Asking { worker: &mut worker, context: &context }).unwrap();
+        graph::plan(&file, &PlanOptions::default(), &mut Asking { known: &mut worker, context: &context }).unwrap();
     let mut config = || {
         let solved = build(&mut worker, &context, FIVE).0.unwrap();
         let labels = [("l".to_owned(), "1".to_owned())];
