@@ -26,7 +26,7 @@ need = @missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: help build run bash verify install test test-vm mutants fuzz lint conformance bench deps run-deps vm-deps bench-deps demo-base demo-image
+.PHONY: help build run bash verify install test test-vm test-images mutants fuzz lint conformance bench deps run-deps vm-deps bench-deps demo-base demo-image
 # What a target needs is installed before it is built.
 .NOTPARALLEL:
 
@@ -82,6 +82,9 @@ vm-deps:
 
 test-vm: vm-deps build ## the tests that depend on the machine, again with cgroup v2 and kernel 6.1; needs VM, a command that runs one there
 	VM=$(VM) CARGO=$(CARGO) tests/in-vm
+
+test-images: deps build $(CACHE)/base.tar ## servers of Debian's packages: built, pushed, pulled, answering; minutes, and not part of `make test`
+	HULL_BIN=$(CURDIR)/bin/hull HULL_BASE_TAR=$(abspath $(CACHE))/base.tar $(CARGO) test --locked -p hull-tests --test real-images
 
 mutants: deps ## show for each security test that it can fail: undo what it guards, one by one (slow; ROWS="a1 b3" for some)
 	tests/mutants $(ROWS)
