@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -196,6 +197,39 @@ def folder():
         yield path
     finally:
         shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def registry(path):
+    """Debian's docker-registry on loopback, with all it has in a new folder; gives its address."""
+    os.makedirs(path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:%d" % free.getsockname()[1]
+    config = os.path.join(path, "config.yml")
+    with open(config, "w") as file:
+        file.write(f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {path}/data\nhttp:\n  addr: {address}\n")
+    with open(os.path.join(path, "log"), "w") as log:
+        server = subprocess.Popen(["docker-registry", "serve", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(tuple(address.split(":"))):
+                break
+            time.sleep(0.1)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def settled(path, run):
+    """`run`, once the disk has what was written before: nobody is to wait for somebody else's writes."""
+
+    def after():
+        subprocess.run(["sync", "-f", path], check=True)
+        return run()
+
+    return after
 
 
 @contextlib.contextmanager
