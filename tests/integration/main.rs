@@ -12,6 +12,7 @@ mod corner;
 mod cri;
 mod demo;
 mod demo_image;
+mod disk;
 mod docker;
 mod explain;
 mod explain_build;

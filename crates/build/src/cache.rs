@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,17 @@ pub struct Record {
     pub layer: Option<String>,
     /// When, as RFC 3339 has it.
     pub created: String,
+}
+
+/// A record of the cache, for whoever looks at all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its key.
+    pub key: String,
+    /// Its layer's id in the store; none if the step changed nothing, or the record is damaged.
+    pub layer: Option<String>,
+    /// When it was made.
+    pub made: SystemTime,
 }
 
 /// The records of a store.
@@ -47,18 +58,45 @@ impl Cache {
     /// # Errors
     /// If the folder or a record cannot be read.
     pub fn layers(folder: &Path) -> Result<BTreeSet<String>> {
+        Ok(Self::steps(folder)?.into_iter().filter_map(|step| step.layer).collect())
+    }
+
+    /// The records in `folder`; none if there is no such folder. One that is removed meanwhile is not among them.
+    ///
+    /// # Errors
+    /// If the folder or a record cannot be read.
+    pub fn steps(folder: &Path) -> Result<Vec<Step>> {
         let wrong = |error: std::io::Error| Error::host(format!("read the cache folder {}", folder.display()), error);
         let entries = match fs::read_dir(folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(wrong)?,
         };
-        let mut layers = BTreeSet::new();
+        let mut steps = Vec::new();
         for entry in entries {
-            let data = fs::read(entry.map_err(wrong)?.path()).map_err(wrong)?;
+            let entry = entry.map_err(wrong)?;
+            let read = || std::io::Result::Ok((fs::read(entry.path())?, entry.metadata()?.modified()?));
+            let (data, made) = match read() {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other.map_err(wrong)?,
+            };
             // A damaged record keeps nothing: it is a miss for a build as well.
-            layers.extend(serde_json::from_slice::<Record>(&data).ok().and_then(|record| record.layer));
+            let layer = serde_json::from_slice::<Record>(&data).ok().and_then(|record| record.layer);
+            steps.push(Step { key: entry.file_name().to_string_lossy().into_owned(), layer, made });
         }
-        Ok(layers)
+        Ok(steps)
+    }
+
+    /// Removes a record.
+    ///
+    /// # Errors
+    /// If it is there and cannot be removed.
+    pub fn forget(folder: &Path, step: &Step) -> Result<()> {
+        match fs::remove_file(folder.join(&step.key)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::host(format!("remove the cache record {}", step.key), error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The record of `key`.

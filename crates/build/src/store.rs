@@ -49,6 +49,7 @@ impl<'a> StoreWorker<'a> {
     fn made(&self, record: Record) -> Result<Option<Made<Layer>>> {
         let Some(id) = record.layer else { return Ok(Some(Made { layer: None, created: record.created })) };
         let layer = self.store.layer(&id).map_err(host("open a cached layer"))?;
+        layer.iter().for_each(Layer::touch);
         Ok(layer.map(|layer| Made { layer: Some(layer), created: record.created }))
     }
 
@@ -79,6 +80,28 @@ fn cache_folder(store: &Store) -> PathBuf {
 /// If the records cannot be listed.
 pub fn cached_layers(store: &Store) -> Result<BTreeSet<String>> {
     Cache::layers(&cache_folder(store))
+}
+
+/// One step that the build cache remembers.
+pub use crate::cache::Step;
+
+/// All steps that the build cache remembers.
+///
+/// # Errors
+/// If the records cannot be read.
+pub fn steps(store: &Store) -> Result<Vec<Step>> {
+    let mut steps = Cache::steps(&cache_folder(store))?;
+    // What a build is just writing is its own.
+    steps.retain(|step| !step.key.starts_with('.'));
+    Ok(steps)
+}
+
+/// Lets the build cache forget a step. Its layer stays until it is collected.
+///
+/// # Errors
+/// If the record cannot be removed.
+pub fn forget(store: &Store, step: &Step) -> Result<()> {
+    Cache::forget(&cache_folder(store), step)
 }
 
 fn host(doing: &'static str) -> impl Fn(hull_image::Error) -> Error {
@@ -120,7 +143,9 @@ impl Worker for StoreWorker<'_> {
 
     fn image(&mut self, name: &str) -> Result<Vec<Layer>> {
         let image = self.find(name).map_err(|problem| Error::host("find an image", problem.message))?;
-        self.store.layers(&image).map_err(host("open the image's layers"))
+        let layers = self.store.layers(&image).map_err(host("open the image's layers"))?;
+        layers.last().iter().for_each(|layer| layer.touch());
+        Ok(layers)
     }
 
     fn cached(&mut self, key: &Key) -> Result<Option<Made<Layer>>> {

@@ -93,6 +93,7 @@ fn of_image(store: &Store, name: &str, options: &RunOptions, writes: &Writes<'_>
         Writes::None => (hull_image::overlay(&layers, None, true)?, None),
     };
     if !matches!(writes, Writes::None) {
+        layers.last().iter().for_each(|layer| layer.touch());
         make_room(&mount)?;
     }
     Ok(Assembled { mount, options, image: Some(found.id.to_string()), keep: Keep { layers, _upper: upper } })

@@ -15,6 +15,8 @@ use crate::explain::Explain;
 use crate::images::args::{
     HistoryArgs, ImageCommand, ImportArgs, InspectArgs, ListArgs, LoadArgs, RemoveArgs, SaveArgs, TagArgs,
 };
+use crate::images::df::DfArgs;
+use crate::images::gc::GcArgs;
 use crate::login::{LoginArgs, LogoutArgs};
 use crate::manifest::ManifestCommand;
 use crate::pull::{BuildPolicy, Policy, PullArgs};
@@ -53,6 +55,8 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Show a host and a container side by side, each line checked
     Demo(Box<DemoArgs>),
+    /// Remove images and steps of the build cache that nothing uses, by age and size
+    Gc(GcArgs),
     /// Show what an image was made by
     History(HistoryArgs),
     /// Work with images
@@ -127,6 +131,8 @@ pub enum Command {
 pub enum SystemCommand {
     /// Report what is damaged or left over; exit status 1 if there is something
     Check(CheckArgs),
+    /// Show what images, containers and the build cache take on the disk
+    Df(DfArgs),
 }
 
 // The flags of `hull build`.

@@ -47,23 +47,24 @@ pub fn list(engine: &Engine, args: &PsArgs) -> Result<i32, Report> {
     let all = container::list(engine)?;
     let shown = all.iter().filter(|listed| args.all || listed.state == State::Running);
     let told: String = if args.quiet && args.format.is_none() {
-        shown.map(|listed| format!("{}\n", id(listed, args))).collect()
+        shown.map(|listed| format!("{}\n", id(listed, args.no_trunc))).collect()
     } else {
-        LISTING.render(args.format.as_deref(), &shown.map(|listed| row(listed, args)).collect::<Vec<_>>())?
+        LISTING.render(args.format.as_deref(), &shown.map(|listed| row(listed, args.no_trunc)).collect::<Vec<_>>())?
     };
     std::io::stdout().write_all(told.as_bytes()).map_err(|error| Report::host("write to standard output", error))?;
     Ok(0)
 }
 
-fn id<'a>(listed: &'a Listed, args: &PsArgs) -> &'a str {
-    if args.no_trunc { &listed.record.id } else { &listed.record.id[..12] }
+fn id(listed: &Listed, whole: bool) -> &str {
+    if whole { &listed.record.id } else { &listed.record.id[..12] }
 }
 
-fn row(listed: &Listed, args: &PsArgs) -> Row {
+/// A container's row; `whole` is its id and command without an end to them.
+pub fn row(listed: &Listed, whole: bool) -> Row {
     let record = &listed.record;
     let command = record.command.join(" ");
     let command = match command.char_indices().nth(20) {
-        Some(_) if !args.no_trunc => command.chars().take(19).chain(['…']).collect(),
+        Some(_) if !whole => command.chars().take(19).chain(['…']).collect(),
         _ => command,
     };
     let (state, status) = match &listed.state {
@@ -74,7 +75,7 @@ fn row(listed: &Listed, args: &PsArgs) -> Row {
     Row::new([
         ("Command", format!("\"{command}\"")),
         ("CreatedAt", table::date(&record.created)),
-        ("ID", id(listed, args).to_owned()),
+        ("ID", id(listed, whole).to_owned()),
         ("Image", record.image.clone()),
         ("Names", record.name.clone()),
         ("Ports", String::new()),

@@ -2,9 +2,12 @@
 
 pub mod archive;
 pub mod args;
+pub mod df;
 mod filter;
+pub mod gc;
 pub mod inspect;
 mod prune;
+mod stock;
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -75,6 +75,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Run(args) => run(&engine, *args),
         Command::Build(args) => build(&engine, &args),
         Command::Demo(args) => demo::demo(&engine, &store(&engine)?, &args),
+        Command::Gc(args) => images::gc::gc(&engine, &store(&engine)?, &args),
         Command::History(args) => images::inspect::history(&store(&engine)?, &args),
         Command::Image { command } => images::image(&engine, &store(&engine)?, &command),
         Command::Images(args) => images::list(&store(&engine)?, &args),
@@ -105,6 +106,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
             root_only()?;
             match command {
                 SystemCommand::Check(args) => check::check(&engine, &args),
+                SystemCommand::Df(args) => images::df::df(&engine, &store(&engine)?, &args),
             }
         }
     }

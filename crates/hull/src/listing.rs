@@ -27,6 +27,17 @@ impl Row {
     pub fn new<const N: usize>(fields: [(&str, String); N]) -> Self {
         Self(fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
     }
+
+    /// The same with one more field.
+    pub fn with(mut self, name: &str, value: String) -> Self {
+        self.0.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The fields as a document.
+    pub fn value(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
 }
 
 /// The least width of a column and the space behind its widest cell, as Docker has them.
@@ -74,6 +85,17 @@ impl Listing {
             lines.push(template.render(&Value::Object(escaped(&row.0))).map_err(wrong)?);
         }
         Ok(aligned(&lines))
+    }
+}
+
+/// One document, by a template or as `json`.
+///
+/// # Errors
+/// A template that is none or names a field that there is not.
+pub fn document(format: &str, value: &Value) -> Result<String, Report> {
+    match format.trim() {
+        "json" => Ok(format!("{value}\n")),
+        template => Ok(format!("{}\n", parse(template)?.render(value).map_err(wrong)?)),
     }
 }
 

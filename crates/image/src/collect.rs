@@ -153,15 +153,22 @@ impl Store {
         if found { Ok(removed) } else { Err(error) }
     }
 
-    /// Removes every blob and unpacked layer that no image leads to. `keep` are ids of layers that containers or a build
-    /// cache need.
-    pub fn gc(&self, keep: &BTreeSet<String>) -> Result<Removed> {
+    /// Takes what has these digests out of the index, and removes every blob and unpacked layer that nothing in it leads to.
+    /// `keep` are ids of layers that containers or a build cache need.
+    ///
+    /// # Errors
+    /// An image that stays cannot be read, so that it is not known what it needs; nothing is removed then.
+    pub fn gc(&self, leaving: &BTreeSet<Digest>, keep: &BTreeSet<String>) -> Result<Removed> {
         let _lock = self.lock()?;
         let staging = self.folder(c"staging")?;
         layer::sweep(staging.as_fd(), false)?;
         download::sweep_all(self, false)?;
         let mut removed = Removed::default();
-        let reach = self.reach(&BTreeSet::new())?;
+        let reach = self.reach(leaving)?;
+        if !leaving.is_empty() {
+            let leaves = |entry: &Value| leaving.iter().any(|digest| entry["digest"] == digest.as_str());
+            self.change_index(|entries| entries.retain(|entry| !leaves(entry)))?;
+        }
         self.sweep_layers(&reach, None, keep, &mut removed)?;
         self.sweep_blobs(&reach, None, &mut removed)?;
         Ok(removed)
@@ -197,9 +204,8 @@ impl Store {
         let data = self.index()?;
         let index = parse_index(&data)?;
         let mut reach = Reach::default();
-        let mut seen = BTreeSet::new();
-        for entry in index.manifests.iter().filter(|entry| wanted(&entry.digest) && seen.insert(&*entry.digest)) {
-            reach.add(&self.listed(&index, entry)?);
+        for (_, listed) in self.all_listed(&index, wanted) {
+            reach.add(&listed?);
         }
         Ok(reach)
     }
@@ -244,7 +250,7 @@ impl Store {
     }
 
     /// The names in `layers/` that chain ids lead over: links and the folders at their ends.
-    fn named(&self, layers: BorrowedFd<'_>, chains: &BTreeSet<Digest>) -> Result<Vec<CString>> {
+    pub(crate) fn named(&self, layers: BorrowedFd<'_>, chains: &BTreeSet<Digest>) -> Result<Vec<CString>> {
         let mut names = Vec::new();
         for chain in chains {
             match rustix::fs::readlinkat(layers, chain.hex(), Vec::new()) {

@@ -76,6 +76,10 @@ impl Layer {
         tree::open_folder(self.folder.as_fd(), c"diff").cannot("open", format!("the layer {}", self.id))
     }
 
+    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
     pub(crate) fn meta(&self) -> Result<Meta> {
         Meta::read(self.folder.as_fd())
     }

@@ -39,6 +39,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod usage;
 
 pub use check::{CheckOptions, Finding, FindingKind};
 pub use collect::Removed;
@@ -57,3 +58,4 @@ pub use rootfs::{Upper, bind, overlay};
 pub use save::Saved;
 pub use store::Store;
 pub use stream::Packing;
+pub use usage::{Entry, Thing, Usage, disk_usage};

@@ -209,7 +209,7 @@ fn removing_the_last_name_removes_what_only_that_image_needs() {
     assert_eq!(removed.deleted, [image.id]);
     assert_eq!(removed.layers, [] as [String; 0], "a process holds the layer");
     drop(held);
-    let removed = store.gc(&keep).expect("collected");
+    let removed = store.gc(&BTreeSet::new(), &keep).expect("collected");
     assert_eq!(removed.layers.len(), 1);
     assert_eq!(
         listing(store.root()).iter().filter(|line| line.contains("sha256/") || line.contains("layers/")).count(),

@@ -24,6 +24,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod sync;
+pub mod threads;
 pub mod trace;
 pub mod tty;
 

@@ -112,7 +112,7 @@ fn label(image: &Image, name: &str, value: Option<&str>) -> bool {
 }
 
 /// An age before now, in Go's words (`1h30m`), or a moment: RFC 3339, a date, seconds since the epoch.
-fn until(text: &str) -> Option<Timestamp> {
+pub fn until(text: &str) -> Option<Timestamp> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Some(moment);
     }

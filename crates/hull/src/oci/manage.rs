@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,6 +12,7 @@ use hull_runtime::cgroup::{Cgroup, Host};
 use hull_runtime::hooks;
 use hull_runtime::passwd;
 use hull_runtime::state::{self, Folder, State, Status};
+use hull_sys::threads::side_by_side;
 use hull_sys::{process, signal};
 use serde::Serialize;
 
@@ -184,7 +184,7 @@ pub fn list(root: &Path, format: Shape, quiet: bool) -> Result<i32, Report> {
         find(root, id).and_then(|(folder, state, status)| Ok((state, status, name_of(folder.owner()?, &passwd))))
     };
     let mut all = Vec::new();
-    for (id, found) in ids.iter().zip(side_by_side(&ids, look)) {
+    for (id, found) in ids.iter().zip(side_by_side(&ids, WORTH, look)) {
         match found {
             Ok(one) => all.push(one),
             // Deleted meanwhile, or not to be read: the others are told all the same.
@@ -209,22 +209,8 @@ pub fn list(root: &Path, format: Shape, quiet: bool) -> Result<i32, Report> {
     say(&table(&rows))
 }
 
-/// What `look` gives for each id, in their order. Of many, each processor takes its part.
-fn side_by_side<T: Send>(ids: &[String], look: impl Fn(&String) -> T + Sync) -> Vec<T> {
-    /// A thread costs about as much as looking at two containers.
-    const WORTH: usize = 16;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ids.len() / WORTH).max(1);
-    if threads == 1 {
-        return ids.iter().map(look).collect();
-    }
-    let look = &look;
-    std::thread::scope(|scope| {
-        let parts = ids.chunks(ids.len().div_ceil(threads));
-        let parts: Vec<_> =
-            parts.map(|part| scope.spawn(move || part.iter().map(look).collect::<Vec<T>>())).collect();
-        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-    })
-}
+/// A thread costs about as much as looking at two containers.
+const WORTH: usize = 16;
 
 /// The name of a user in the text of a passwd.
 fn name_of(uid: u32, passwd: &str) -> String {
