@@ -6,7 +6,7 @@ use hull_tests::tar::Tar;
 use tar::EntryType;
 
 use super::*;
-use crate::testing::listing;
+use crate::testing::{facts, fill, listing};
 
 fn unpack(root: &Path, tar: Tar, lowers: &[OwnedFd]) -> Result<()> {
     let data = tar.end();
@@ -204,5 +204,31 @@ fn a_file_with_holes_is_applied_in_each_of_its_forms_and_keeps_them() {
             let blocks = |path| std::fs::metadata(path).expect("a status").blocks();
             assert!(blocks(&ours) <= blocks(&theirs), "{flags:?} {name}");
         }
+    }
+}
+
+/// With the owner set after the mode or the attributes, set-id bits and capabilities are lost, and this fails.
+#[test]
+fn devices_set_id_bits_capabilities_links_and_long_paths_are_as_gnu_tar_packed_them() {
+    let (temp, _) = place();
+    let source = temp.path().join("source");
+    std::fs::create_dir(&source).expect("a folder");
+    fill(&source);
+    for flags in [["--format=gnu"].as_slice(), &["--format=posix", "--xattrs", "--xattrs-include=*"]] {
+        let root = temp.path().join("root");
+        std::fs::remove_dir_all(&root).and_then(|()| std::fs::create_dir(&root)).expect("a root");
+        let tar =
+            std::process::Command::new("tar").arg("-C").arg(&source).args(flags).args(["-cf", "-", "."]).output();
+        let data = tar.expect("tar").stdout;
+        let tree = OwnedFd::from(File::open(&root).expect("the root"));
+        apply(&mut Archive::new(data.as_slice()), &tree, &[]).unwrap_or_else(|error| panic!("{flags:?}: {error}"));
+        assert_eq!(listing(&root), listing(&source), "{flags:?}");
+        let mut expected = facts(&source);
+        if flags.len() == 1 {
+            // GNU's own format has no place for attributes.
+            let capable = expected.iter_mut().find(|line| line.starts_with("capable ")).expect("the file");
+            *capable = capable.split('[').next().unwrap_or_default().to_owned() + "[]";
+        }
+        assert_eq!(facts(&root), expected, "{flags:?}");
     }
 }

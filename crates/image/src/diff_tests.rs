@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::apply::apply;
-use crate::testing::listing;
+use crate::testing::{facts, fill, listing};
 
 struct Case(tempfile::TempDir);
 
@@ -138,4 +138,26 @@ fn a_file_whose_name_would_mean_a_deletion_is_an_error_that_names_it() {
     case.file("d/.wh.file", "");
     let error = case.archive().expect_err("not a file's name").to_string();
     assert!(error.contains("d/.wh.file"), "{error}");
+}
+
+#[test]
+fn devices_set_id_bits_capabilities_links_and_long_paths_come_back_and_other_readers_see_them() {
+    let case = Case::new();
+    fill(&case.tree());
+    let archive = case.archive().expect("an archive");
+    let again = case.applied(&archive);
+    assert_eq!(listing(&again), listing(&case.tree()));
+    assert_eq!(facts(&again), facts(&case.tree()));
+    // GNU tar makes the same of it.
+    let (file, theirs) = (case.0.path().join("archive"), case.0.path().join("theirs"));
+    std::fs::write(&file, &archive).and_then(|()| std::fs::create_dir(&theirs)).expect("an archive");
+    let tar = std::process::Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"])
+        .arg(&file)
+        .arg("-C")
+        .arg(&theirs)
+        .output()
+        .expect("tar");
+    assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
+    assert_eq!((listing(&theirs), facts(&theirs)), (listing(&again), facts(&again)));
 }
