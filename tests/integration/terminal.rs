@@ -134,7 +134,11 @@ fn a_reader_that_does_not_read_keeps_no_signal_from_the_command() {
         ended = screen.try_end();
         if ended.is_none() {
             screen.signal(rustix::process::Signal::TERM);
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            // One after the end of the command is enough; the next one could meet hull on its way out.
+            for _ in 0..100 {
+                ended = ended.or_else(|| screen.try_end());
+                std::thread::sleep(std::time::Duration::from_millis(50 * u64::from(ended.is_none())));
+            }
         }
         ended.is_some()
     });

@@ -18,10 +18,9 @@ pub struct Agent {
 impl Agent {
     /// One that listens at `socket`, and writes beside it what it is told.
     pub fn new(socket: &Path) -> Self {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/agent.py");
         let told = socket.with_extension("told");
         let mut python = Command::new("python3");
-        python.arg(program).arg(socket).arg(&told).stdout(Stdio::piped());
+        python.args(["-c", include_str!("agent.py")]).arg(socket).arg(&told).stdout(Stdio::piped());
         let mut process = python.spawn().expect("python3 is installed");
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();

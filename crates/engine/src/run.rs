@@ -87,9 +87,12 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
     let sync = || lasting.as_ref().map_or(Ok(()), Lasting::sync);
     let ended = contain(&hold, assembled.mount, &assembled.options, &mut relay, sync)?;
 
-    if let Some(lasting) = lasting {
-        lasting.exited(ended.code())?;
-        name.keep();
+    match lasting {
+        Some(lasting) => {
+            lasting.exited(ended.code())?;
+            name.keep();
+        }
+        None => drop(name),
     }
     drop(hold);
     drop(assembled.keep);
