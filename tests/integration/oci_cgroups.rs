@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use hull_tests::bundle::Bundle;
-use hull_tests::skipped;
+use hull_tests::{Said, skipped};
 use serde_json::{Value, json};
 
 fn unified() -> bool {
@@ -122,4 +123,36 @@ fn the_group_is_the_containers_roots_where_it_sees_it_writable() {
     bundle.change(|spec| writable(spec, "ro"));
     let said = bundle.oci(&["run", &bundle.id("kept")]);
     assert_eq!(said.out, "kept\n", "{said:?}");
+}
+
+/// A caller that is pinned to a processor, as a daemon may be, does not pin its containers.
+#[test]
+fn the_callers_processors_are_not_the_containers() {
+    let allowed = |text: &str| {
+        text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(|list| list.trim().to_owned())
+    };
+    let own = allowed(&fs::read_to_string("/proc/self/status").unwrap()).unwrap();
+    let first: String = own.chars().take_while(char::is_ascii_digit).collect();
+    if own == first {
+        return skipped("the caller's processors are not the container's", "this machine has one processor");
+    }
+    let bundle = Bundle::new("grep Cpus_allowed_list /proc/self/status; exec sleep 1000");
+    let id = &*bundle.id("pinned");
+    let pinned = |arguments: &[&str]| -> Said {
+        let command = bundle.command(arguments);
+        let mut taskset = Command::new("taskset");
+        taskset.args(["-c", &first]).arg(command.get_program()).args(command.get_args());
+        taskset.current_dir(bundle.corner.path()).stdin(Stdio::null()).output().unwrap().into()
+    };
+    bundle.start(id);
+    let exec = ["exec", id, "grep", "Cpus_allowed_list", "/proc/self/status"];
+    assert_eq!(allowed(&pinned(&exec).out), Some(own.clone()));
+    bundle.ok(&["delete", "--force", id]);
+    bundle.change(|spec| {
+        spec["process"]["args"] = serde_json::json!(["grep", "Cpus_allowed_list", "/proc/self/status"])
+    });
+    assert_eq!(allowed(&pinned(&["run", id]).out), Some(own));
+    // What is asked for is what it gets.
+    bundle.change(|spec| spec["linux"]["resources"]["cpu"] = serde_json::json!({"cpus": first}));
+    assert_eq!(allowed(&pinned(&["run", id]).out), Some(first.clone()));
 }

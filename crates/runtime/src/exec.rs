@@ -33,7 +33,7 @@ use crate::join;
 use crate::keyring;
 use crate::lsm;
 use crate::parent;
-use crate::plan::Process;
+use crate::plan::{ExecAffinity, Process};
 use crate::running;
 use crate::state::Status;
 use crate::streams;
@@ -120,8 +120,15 @@ fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line
         "Before anything else, while the host's cgroup file systems are in view: the limits hold for all that follows.",
     );
     inputs.cgroup.join(inputs.cgroup.birth().is_some())?;
-    if let Some(processors) = &plan.running.exec_affinity.after {
-        sched::set_affinity(processors).doing(|| "set execCPUAffinity.final".to_owned())?;
+    match &plan.running.exec_affinity {
+        ExecAffinity { after: Some(processors), .. } => {
+            sched::set_affinity(processors).doing(|| "set execCPUAffinity.final".to_owned())?;
+        }
+        ExecAffinity { before: None, .. } => {
+            sched::any_processor().doing(|| "give up the caller's processors".to_owned())?;
+        }
+        // What it was born with is what was asked for.
+        ExecAffinity { before: Some(_), after: None } => {}
     }
     // Both by the host's procfs, with the rights that we have there. The label is for the next exec, which is the
     // command's, and no file of the container can come between (CVE-2019-16884).

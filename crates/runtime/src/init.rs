@@ -11,7 +11,7 @@ use hull_sys::mount::{self, MountAttrFlags};
 use hull_sys::ns::{self, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::Line;
-use hull_sys::{cred, exe, net, process, trace};
+use hull_sys::{cred, exe, net, process, sched, trace};
 
 use crate::command::{self, Ready};
 use crate::create::{Inputs, Start, Stdio};
@@ -73,6 +73,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
         // One that came through another process was not born in its v2 group.
         inputs.cgroup.join(!joins.through)?;
     }
+    // The group says on which processors the container runs, not whoever called: it may be pinned to one.
+    sched::any_processor().doing(|| "give up the caller's processors".to_owned())?;
     if plan.namespaces.new.contains(Namespaces::CGROUP) {
         ns::unshare(Namespaces::CGROUP).doing(|| "root the cgroup view at the container's group".to_owned())?;
     }

@@ -51,6 +51,12 @@ pub fn set_affinity(processors: &[u64]) -> Result<()> {
     })
 }
 
+/// Lets this process run on every processor that its group has: the kernel takes out of the mask what there is not.
+pub fn any_processor() -> Result<()> {
+    // More than any kernel is built for: 8192 processors.
+    set_affinity(&[u64::MAX; 128])
+}
+
 /// `sched_getaffinity(2)` of this process, in the form that [`set_affinity`] takes.
 pub fn affinity() -> Result<Vec<u64>> {
     // More than any kernel is built for: 8192 processors.
