@@ -7,7 +7,7 @@ CARGO ?= cargo
 VM ?= ../shared/vm/vm
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hull
 BUILD_PACKAGES := gcc libc6-dev
-PACKAGES := apache2-utils buildah busybox-static catatonit chromium crun docker-registry docker.io golang golang-github-google-uuid-dev \
+PACKAGES := apache2-utils buildah busybox-static catatonit chromium criu crun docker-registry docker.io golang golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev iproute2 libarchive-tools netavark openssl podman procps python3 runc skopeo strace \
 	time umoci zstd
 BENCH_PACKAGES := crun curl docker-registry docker.io gcc libc6-dev mmdebstrap podman python3 runc skopeo time

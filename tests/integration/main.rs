@@ -44,6 +44,7 @@ mod manifests;
 mod nested;
 mod oci;
 mod oci_cgroups;
+mod oci_checkpoint;
 mod oci_conformance;
 mod oci_events;
 mod oci_exec;

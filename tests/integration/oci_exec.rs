@@ -1,18 +1,15 @@
 //! `hull-oci exec`: a further command in a container, as a caller of runc uses it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hull_tests::bundle::Bundle;
+use hull_tests::bundle::{Bundle, received};
 use hull_tests::{Said, eventually, skipped};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::{Value, json};
 
 const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time"];
@@ -292,21 +289,6 @@ fn a_user_namespace_is_entered_and_its_root_is_who_it_is_outside() {
     assert!(status.contains("Uid:\t100005\t100005") && status.contains("Gid:\t100006\t100006"), "{status}");
     assert_eq!(bundle.exec(&[], id, "id -u; cat /proc/self/oom_score_adj").out, "0\n333\n");
     end(&bundle, id);
-}
-
-/// Receives the one descriptor that comes with a message.
-fn received(listener: &UnixListener) -> OwnedFd {
-    let (stream, _) = listener.accept().unwrap();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut buffer = [0; 64];
-    rustix::net::recvmsg(&stream, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        .unwrap();
-    let rights = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
-        _ => None,
-    });
-    rights.expect("a descriptor")
 }
 
 #[test]

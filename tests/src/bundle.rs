@@ -1,10 +1,15 @@
 //! A bundle, and hull as its OCI runtime.
 
 use std::fs;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::Value;
 
 use crate::{Corner, Said, hull_bin};
@@ -100,4 +105,22 @@ impl Bundle {
         let state: Value = serde_json::from_str(&text).unwrap();
         state["groups"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().into()).collect()
     }
+}
+
+/// The descriptor that somebody sends to the socket, as callers of an OCI runtime get a terminal.
+///
+/// # Panics
+/// Nobody sends one.
+pub fn received(listener: &UnixListener) -> OwnedFd {
+    let (stream, _) = listener.accept().unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut buffer = [0; 64];
+    rustix::net::recvmsg(&stream, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .unwrap();
+    let rights = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
+        _ => None,
+    });
+    rights.expect("a descriptor")
 }

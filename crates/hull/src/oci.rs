@@ -4,6 +4,7 @@
 //! log, in the file of `--log` or on standard error.
 
 mod caller;
+mod checkpoint;
 mod create;
 mod events;
 mod exec;
@@ -13,6 +14,7 @@ mod handover;
 mod inherited;
 mod log;
 mod manage;
+mod restore;
 mod spec;
 mod update;
 
@@ -61,6 +63,8 @@ enum Rootless {
 #[derive(Subcommand)]
 #[command(defer = true)]
 enum Verb {
+    /// Save a running container's processes with criu
+    Checkpoint(Box<checkpoint::CheckpointArgs>),
     /// Create a container; its command waits for `start`
     Create(CreateArgs),
     /// Remove what there is of a container
@@ -119,6 +123,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
+    /// Bring a container back from what `checkpoint` has saved
+    Restore(Box<restore::RestoreArgs>),
     /// Let a paused container go on
     Resume {
         #[arg(value_name = "ID")]
@@ -294,6 +300,14 @@ fn started(mut oci: Oci) -> Result<i32, Report> {
     {
         handover.pid_file = handover.pid_file.take().map(absolute).transpose()?;
     }
+    match &mut oci.verb {
+        Verb::Checkpoint(args) => args.criu.absolute(absolute)?,
+        Verb::Restore(args) => {
+            args.criu.absolute(absolute)?;
+            args.pid_file = args.pid_file.take().map(absolute).transpose()?;
+        }
+        _ => {}
+    }
     let log = log::Log::new(oci.log.clone(), oci.log_format);
     let exec = matches!(oci.verb, Verb::Exec(_));
     let result = if oci.debug { log.explained(|| perform(oci, &log)) } else { perform(oci, &log) };
@@ -344,6 +358,8 @@ fn perform(oci: Oci, log: &log::Log) -> Result<i32, Report> {
         &std::path::absolute(&root).map_err(|error| Report::host(format!("find {}", root.display()), error))?;
     let call = Call { root, caller, systemd: oci.systemd_cgroup, log };
     match oci.verb {
+        Verb::Checkpoint(args) => checkpoint::checkpoint(&call, &args),
+        Verb::Restore(args) => restore::restore(&call, &args),
         Verb::Create(args) => create::create(&call, &args).map(|()| 0),
         Verb::Run { create, detach: true, .. } => create::run_detached(&call, &create),
         Verb::Run { create, keep, no_subreaper, .. } => create::run(&call, &create, keep, !no_subreaper),

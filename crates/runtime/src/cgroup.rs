@@ -30,6 +30,7 @@ pub use adopt::stop_unit;
 pub use clear::{is_abandoned, kill_leftover, leftovers, remove_leftover};
 pub use devices::standard_devices;
 pub use freezer::is_frozen;
+pub(crate) use host::unescape;
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{Write, plan};
 pub use live::{Cgroup, View, folders};

@@ -19,14 +19,24 @@ pub struct Created {
     /// The multiplexer's side of the container's terminal.
     pub terminal: Option<OwnedFd>,
     told: bool,
-    line: Line,
+    /// None to a process that was restored, which is its command already.
+    line: Option<Line>,
     /// Who decides about its system calls, if the filter says that somebody does.
     agent: Option<Agent>,
 }
 
 impl Created {
     pub(crate) fn new(pid: i32, pidfd: OwnedFd, line: Line, told: bool) -> Self {
-        Self { pid, pidfd, terminal: None, told, line, agent: None }
+        Self { pid, pidfd, terminal: None, told, line: Some(line), agent: None }
+    }
+
+    /// One that criu has made, and that runs.
+    pub(crate) fn restored(pid: i32, pidfd: OwnedFd, terminal: Option<OwnedFd>) -> Self {
+        Self { pid, pidfd, terminal, told: false, line: None, agent: None }
+    }
+
+    fn line(&self) -> Result<&Line> {
+        self.line.as_ref().ok_or_else(|| Error::invalid("talk to the container", "it runs already"))
     }
 
     /// Its filter has a listener, which is for `agent`.
@@ -45,7 +55,7 @@ impl Created {
     }
 
     pub(crate) fn tell(&self, message: &[u8]) -> Result<()> {
-        match self.line.send(message, None) {
+        match self.line()?.send(message, None) {
             // It has failed meanwhile and hung up: what it said before is the error to tell.
             Err(error) if error.errno() == Errno::PIPE => Ok(()),
             other => other.doing(|| "release the container".to_owned()),
@@ -70,9 +80,9 @@ impl Created {
     fn receive(&self) -> Result<(Vec<u8>, Option<OwnedFd>)> {
         let process = (self.pid, self.pidfd.as_fd());
         loop {
-            let (message, descriptor) = self.line.receive().doing(|| "hear from the container".to_owned())?;
+            let (message, descriptor) = self.line()?.receive().doing(|| "hear from the container".to_owned())?;
             match &self.agent {
-                Some(agent) if agent.hear(&message, descriptor.as_ref(), process, &self.line)? => {}
+                Some(agent) if agent.hear(&message, descriptor.as_ref(), process, self.line()?)? => {}
                 _ => return Ok((message, descriptor)),
             }
         }
@@ -84,7 +94,7 @@ impl Created {
     /// It could not be executed: [`crate::Class::NotFound`], [`crate::Class::NotExecutable`], or a setup step.
     pub fn start(&self) -> Result<()> {
         if self.told {
-            self.line.send(b"start", None).doing(|| "start the container".to_owned())?;
+            self.line()?.send(b"start", None).doing(|| "start the container".to_owned())?;
         }
         let heard = match self.receive() {
             Ok((message, _)) if message.is_empty() => Ok(()),

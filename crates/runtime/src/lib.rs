@@ -12,6 +12,7 @@ mod command;
 mod copyup;
 mod create;
 mod created;
+pub mod criu;
 mod devices;
 mod diagnose;
 mod error;

@@ -30,6 +30,11 @@ pub(crate) fn schedule(running: &Running) -> Result<()> {
     if let Some(attr) = running.scheduler {
         sched::set_scheduler(attr).doing(|| "set the scheduler".to_owned())?;
     }
+    schedule_beside(running)
+}
+
+/// All of it but the scheduler.
+pub(crate) fn schedule_beside(running: &Running) -> Result<()> {
     if let Some((class, level)) = running.io_priority {
         sched::set_io_priority(class, level).doing(|| "set the input and output priority".to_owned())?;
     }

@@ -250,6 +250,11 @@ impl Folder {
         Ok(stat.doing(|| format!("look at {}", self.path.display()))?.st_uid)
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// As a descriptor, for [`start`].
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.folder.as_fd()
@@ -260,11 +265,22 @@ impl Folder {
     /// # Errors
     /// The folder cannot be locked.
     pub fn wait_for_turn(&self) -> Result<OwnedFd> {
+        let gone = || Error::invalid(format!("lock {}", self.path.display()), "it was deleted meanwhile");
+        self.turn()?.ok_or_else(gone)
+    }
+
+    /// The same; none if the folder is gone.
+    fn turn(&self) -> Result<Option<OwnedFd>> {
         let doing = || format!("lock {}", self.path.display());
         // Opened again: a lock belongs to an opening, and ours may be passed on.
-        let folder = File::open(&self.path).map_err(|error| Error::setup(doing(), error))?;
+        let folder = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            folder => folder.map_err(|error| Error::setup(doing(), error))?,
+        };
         let turn = rustix::io::retry_on_intr(|| flock(&folder, FlockOperation::LockExclusive));
-        turn.map(|()| folder.into()).map_err(|error| Error::setup(doing(), error))
+        turn.map_err(|error| Error::setup(doing(), error))?;
+        // What we waited for may have been its end.
+        Ok(self.path.exists().then(|| folder.into()))
     }
 
     /// Writes the state.
@@ -383,6 +399,8 @@ impl Folder {
     /// # Errors
     /// It has not ended, and `force` is not set; something of it cannot be removed.
     pub fn delete(self, force: bool) -> Result<Vec<Error>> {
+        // Several may want it at once, as when a checkpoint ends what somebody waits for; one of them runs the hooks.
+        let Some(_turn) = self.turn()? else { return Ok(Vec::new()) };
         let mut state = self.state()?;
         let status = self.status(&state)?;
         if status != Status::Stopped && !force {

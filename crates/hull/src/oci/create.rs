@@ -21,29 +21,36 @@ use oci_spec::runtime::Spec;
 use super::groups::Groups;
 use super::inherited::Inherited;
 use super::log::Log;
-use super::{Call, CreateArgs, handover, manage};
+use super::{Call, CreateArgs, Handover, handover, manage};
 use crate::report::Report;
 
 /// A specification of a container with thousands of mounts has some megabytes.
 const LARGEST: u64 = 16 << 20;
 
 /// What a bundle says.
-struct Bundle {
+pub(super) struct Bundle {
     folder: PathBuf,
-    rootfs: PathBuf,
-    spec: Spec,
+    pub rootfs: PathBuf,
+    pub spec: Spec,
     text: Vec<u8>,
     /// What was left out of it.
-    remarks: Vec<String>,
-    plan: Plan,
+    pub remarks: Vec<String>,
+    pub plan: Plan,
 }
 
 /// A container that is there, and what has to be left to it or taken away.
-struct Made {
-    folder: Folder,
-    state: State,
-    group: Cgroup,
-    created: Created,
+pub(super) struct Made {
+    pub folder: Folder,
+    pub state: State,
+    pub group: Cgroup,
+    pub created: Created,
+}
+
+/// What there is before its first process.
+pub(super) struct Begun {
+    pub folder: Folder,
+    pub state: State,
+    pub group: Cgroup,
 }
 
 /// `create`.
@@ -79,17 +86,7 @@ pub(super) fn run(call: &Call<'_>, args: &CreateArgs, keep: bool, adopt: bool) -
         made.undo();
         return Err(report);
     }
-    let ended = relay.until_end(&made.created)?;
-    drop(relay);
-    let Made { mut folder, group, created, .. } = made;
-    drop(created);
-    folder.keep();
-    group.keep();
-    if keep {
-        return Ok(ended.code());
-    }
-    call.log.warn(folder.delete(true)?);
-    Ok(ended.code())
+    made.attend(relay, keep, call.log)
 }
 
 /// Makes the container. With `stdio` its parent stays and starts it, without it waits for `start`.
@@ -99,31 +96,8 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
     let own_users = bundle.plan.namespaces.has(Namespaces::USER);
     call.caller.enter(&mut bundle.plan)?;
     call.log.warn(restrict(&mut bundle.plan.process, own_users)?);
+    let Begun { folder, mut state, mut group } = begin(call, &args.id, &bundle)?;
     let Bundle { spec, plan, .. } = &bundle;
-    let folder = Folder::create(call.root, &args.id)?;
-    let host = Host::detect()?;
-    let groups = Groups::of(call, &host, spec, &args.id)?;
-    let mut state = State {
-        oci_version: spec.version().clone(),
-        id: args.id.clone(),
-        bundle: bundle.folder.clone(),
-        rootfs: bundle.rootfs.clone(),
-        created: Timestamp::now().to_string(),
-        annotations: spec.annotations().clone().unwrap_or_default(),
-        keyring: plan.keyring.as_ref().map(|name| name.to_string_lossy().into_owned()),
-        groups: groups.folders(&host),
-        unit: groups.unit().cloned(),
-        rdt: rdt(spec, &args.id)?,
-        resources: groups.resources.clone(),
-        joined_mounts: plan.namespaces.path(Namespaces::MOUNT),
-        poststart: plan.hooks.poststart.clone(),
-        poststop: plan.hooks.poststop.clone(),
-        ..State::default()
-    };
-    // Whoever clears up after a kill finds from here on where to look.
-    folder.write(&state)?;
-    folder.write_spec(&bundle.text)?;
-    let mut group = groups.create(&host)?;
     let begin = match (&stdio, &state.rdt) {
         (Some(_), None) => Start::AtOnce,
         // It is put into its class while it waits in front of the command, so all that comes of it is in that.
@@ -153,21 +127,44 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
             return Err(error.into());
         }
     };
-    let mut made = Made { folder, state, group, created };
-    let process = spec.process().as_ref();
-    let told = process.map_or(Ok(()), |process| args.handover.give_terminal(&mut made.created, process));
-    let rdt = made.state.rdt.as_ref().map_or(Ok(()), |rdt| rdt.apply(&[made.state.process.pid]));
-    match told.and(rdt.map_err(Report::from)) {
-        Ok(()) => Ok(made),
-        Err(report) => {
-            made.undo();
-            Err(report)
-        }
-    }
+    let made = Made { folder, state, group, created };
+    let pids = [made.state.process.pid];
+    made.hand_over(&args.handover, spec, &pids)
+}
+
+/// Makes what a container has before its first process: its folder, with the record by which whoever comes after a kill
+/// finds the rest, and its groups.
+pub(super) fn begin(call: &Call<'_>, id: &str, bundle: &Bundle) -> Result<Begun, Report> {
+    let Bundle { spec, plan, .. } = bundle;
+    let folder = Folder::create(call.root, id)?;
+    let host = Host::detect()?;
+    let groups = Groups::of(call, &host, spec, id)?;
+    let state = State {
+        oci_version: spec.version().clone(),
+        id: id.to_owned(),
+        bundle: bundle.folder.clone(),
+        rootfs: bundle.rootfs.clone(),
+        created: Timestamp::now().to_string(),
+        annotations: spec.annotations().clone().unwrap_or_default(),
+        keyring: plan.keyring.as_ref().map(|name| name.to_string_lossy().into_owned()),
+        groups: groups.folders(&host),
+        unit: groups.unit().cloned(),
+        rdt: rdt(spec, id)?,
+        resources: groups.resources.clone(),
+        joined_mounts: plan.namespaces.path(Namespaces::MOUNT),
+        poststart: plan.hooks.poststart.clone(),
+        poststop: plan.hooks.poststop.clone(),
+        ..State::default()
+    };
+    // Whoever clears up after a kill finds from here on where to look.
+    folder.write(&state)?;
+    folder.write_spec(&bundle.text)?;
+    let group = groups.create(&host)?;
+    Ok(Begun { folder, state, group })
 }
 
 /// Takes away what there is of a container that could not be brought to life.
-fn undo(mut folder: Folder, group: Cgroup) {
+pub(super) fn undo(mut folder: Folder, group: Cgroup) {
     folder.keep();
     group.keep();
     // The reason is told by the caller; what cannot be removed is `delete --force`'s.
@@ -188,13 +185,42 @@ impl Made {
         args.handover.tell(&self.created)
     }
 
-    fn undo(self) {
+    pub(super) fn undo(self) {
         self.created.abandon();
         undo(self.folder, self.group);
     }
 
-    /// Leaves the container to itself, waiting to be started.
-    fn leave(mut self) {
+    /// Gives the caller the terminal that it has asked for, and the processes `pids` their class of Intel RDT. What cannot
+    /// be handed over does not stay.
+    pub(super) fn hand_over(mut self, handover: &Handover, spec: &Spec, pids: &[i32]) -> Result<Self, Report> {
+        let process = spec.process().as_ref();
+        let told = process.map_or(Ok(()), |process| handover.give_terminal(&mut self.created, process));
+        let rdt = self.state.rdt.as_ref().map_or(Ok(()), |rdt| rdt.apply(pids));
+        match told.and(rdt.map_err(Report::from)) {
+            Ok(()) => Ok(self),
+            Err(report) => {
+                self.undo();
+                Err(report)
+            }
+        }
+    }
+
+    /// Stands between the caller and the container until this has ended; gives the exit status.
+    pub(super) fn attend(self, mut relay: Relay, keep: bool, log: &Log) -> Result<i32, Report> {
+        let ended = relay.until_end(&self.created)?;
+        drop(relay);
+        let Self { mut folder, group, created, .. } = self;
+        drop(created);
+        folder.keep();
+        group.keep();
+        if !keep {
+            log.warn(folder.delete(true)?);
+        }
+        Ok(ended.code())
+    }
+
+    /// Leaves the container to itself.
+    pub(super) fn leave(mut self) {
         self.folder.keep();
         self.group.keep();
     }
@@ -207,7 +233,7 @@ pub fn restrict(process: &mut plan::Process, own_users: bool) -> Result<Option<S
 }
 
 /// Reads the bundle and makes its folder the current one, which relative paths of the specification are from.
-fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
+pub(super) fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
     let inherited = Inherited::take(args.handover.preserve_fds, true)?;
     let folder = fs::canonicalize(&args.bundle)
         .map_err(|error| Report::host(format!("use the bundle {}", args.bundle.display()), error))?;
@@ -235,7 +261,8 @@ fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
     Ok(Bundle { rootfs: folder.join(root), folder, spec, text, remarks, plan })
 }
 
-fn tree(rootfs: &Path) -> Result<OwnedFd, Report> {
+/// The root file system: a copy of its mounts that nothing shows.
+pub(super) fn tree(rootfs: &Path) -> Result<OwnedFd, Report> {
     use std::os::unix::ffi::OsStrExt;
     let doing = || format!("use {} as the root file system", rootfs.display());
     if !fs::metadata(rootfs).map_err(|error| Report::host(doing(), error))?.is_dir() {

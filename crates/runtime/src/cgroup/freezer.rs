@@ -1,6 +1,6 @@
 //! Stopping a container's processes where they are, and letting them go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hull_sys::Errno;
@@ -53,24 +53,30 @@ impl Cgroup {
         self.freezer(false)
     }
 
+    /// The folder of the group that can stop the container's processes.
+    pub(crate) fn freezer_path(&self) -> Option<&Path> {
+        self.freezing().map(|group| group.path.as_path())
+    }
+
+    /// Whichever group really holds the processes: in a hybrid layout that is v1's freezer.
+    fn freezing(&self) -> Option<&Group> {
+        let v1 = |group: &&Group| {
+            group.hierarchy.version == Version::V1 && group.hierarchy.controllers.iter().any(|name| name == "freezer")
+        };
+        let v2 = |group: &&Group| group.hierarchy.version == Version::V2;
+        self.groups.iter().find(v1).or_else(|| self.groups.iter().find(v2))
+    }
+
     fn freezer(&self, stop: bool) -> Result<()> {
         let doing = if stop { "freeze the container" } else { "thaw the container" };
-        let v1 = |group: &&Group| group.hierarchy.controllers.iter().any(|name| name == "freezer");
-        let v2 = |group: &&Group| group.hierarchy.version == Version::V2;
-        // Whichever group really holds the processes: in a hybrid layout that is v1's freezer.
-        let (group, file, value, look, wanted) = match self.groups.iter().find(v1) {
-            Some(group) if group.hierarchy.version == Version::V1 => {
-                let state = if stop { "FROZEN" } else { "THAWED" };
-                (group, "freezer.state", state, "freezer.state", state)
-            }
-            _ => {
-                let group = self.groups.iter().find(v2).ok_or_else(|| {
-                    Error::invalid(doing, "it is in no group with a freezer")
-                        .hint("join v1's freezer hierarchy as well")
-                })?;
-                let wanted = if stop { "frozen 1" } else { "frozen 0" };
-                (group, "cgroup.freeze", if stop { "1" } else { "0" }, "cgroup.events", wanted)
-            }
+        let group = self.freezing().ok_or_else(|| {
+            Error::invalid(doing, "it is in no group with a freezer").hint("join v1's freezer hierarchy as well")
+        })?;
+        let (file, value, look, wanted) = match (group.hierarchy.version, stop) {
+            (Version::V1, true) => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
+            (Version::V1, false) => ("freezer.state", "THAWED", "freezer.state", "THAWED"),
+            (Version::V2, true) => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
+            (Version::V2, false) => ("cgroup.freeze", "0", "cgroup.events", "frozen 0"),
         };
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_micros(100);

@@ -169,7 +169,7 @@ fn own_group<'a>(cgroup: &'a str, version: Version, controllers: &[String]) -> O
 }
 
 /// mountinfo writes blanks and backslashes as octal.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
