@@ -261,3 +261,32 @@ fn gc_beside_an_image_that_cannot_be_read_removes_nothing() {
     let df = store.hull(&["system", "df"]);
     assert!(df.code == 1 && df.out.contains("Images          1 "), "the others are told: {df:?}");
 }
+
+#[test]
+fn builds_beside_collections_succeed_and_the_store_stays_whole() {
+    let store = Builder::new();
+    // Or the base would go, as it should, as soon as no build stands on it.
+    ok(store.hull(&["run", "--name", "keeper", "base", "true"]));
+    let context = |number: usize| {
+        let folder = store.corner().path().join(format!("context{number}"));
+        fs::create_dir(&folder).unwrap();
+        let text = format!("FROM base\nRUN echo {number} > /a\nCOPY Dockerfile /\nRUN echo b > /b\n");
+        fs::write(folder.join("Dockerfile"), text).unwrap();
+        folder.to_string_lossy().into_owned()
+    };
+    let contexts = [context(0), context(1)];
+    let run = |arguments: &[&str]| {
+        let said: Said = store.command(arguments).output().unwrap().into();
+        assert_eq!(said.code, 0, "{arguments:?}: {said:?}");
+    };
+    std::thread::scope(|scope| {
+        for context in &contexts {
+            scope.spawn(|| (0..6).for_each(|_| run(&["build", "-q", "-t", "made", context])));
+        }
+        scope.spawn(|| (0..20).for_each(|_| run(&["gc", "--keep-size", "0"])));
+    });
+    ok(store.hull(&["gc", "--keep-size", "0"]));
+    assert_eq!(names(&store), ["base"]);
+    ok(store.hull(&["system", "check"]));
+    ok(store.hull(&["rm", "keeper"]));
+}
