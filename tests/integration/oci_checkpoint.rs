@@ -476,6 +476,8 @@ fn a_mistake_is_named_and_nothing_is_made_of_it() {
     error(&without(&["restore", "other"]), "cannot start criu: there is no criu in PATH: install criu");
     error(&bundle.oci(&["restore", "--image-path", "none", "other"]), "/none: No such file or directory");
     error(&bundle.oci(&["checkpoint", "nobody"]), "container does not exist");
+    // What is said twice is said, as with runc.
+    error(&bundle.oci(&["checkpoint", "--leave-running", "--leave-running", "nobody"]), "container does not exist");
     for (flags, words) in [
         (&["checkpoint", "--page-server", "here", id][..], "it is not ADDRESS:PORT"),
         (&["checkpoint", "--manage-cgroups-mode", "some", id], "possible values: soft, full, strict, ignore"),

@@ -30,6 +30,8 @@ use caller::Caller;
 #[derive(Parser)]
 #[command(name = "hull-oci", disable_help_subcommand = true, disable_version_flag = true, subcommand_required = true)]
 #[command(arg_required_else_help = true)]
+// As runc takes it: Podman says --leave-running twice.
+#[command(args_override_self = true)]
 pub struct Oci {
     /// Folder of the containers' state; /run/hull-oci if not given, for others than root hull-oci in $XDG_RUNTIME_DIR
     #[arg(long, value_name = "DIR")]
