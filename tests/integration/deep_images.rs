@@ -39,3 +39,16 @@ fn an_image_of_two_hundred_layers_is_pulled_built_on_and_run() {
         0
     );
 }
+
+#[test]
+fn info_tells_how_roots_are_made() {
+    let store = Builder::new();
+    let said = store.hull(&["info"]);
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let most = if version >= (6, 13) { 500 } else { 128 };
+    let told = format!("Storage driver: overlay\nLayers of an image: at most {most}\n");
+    assert!(said.code == 0 && said.out.contains(&told), "{said:?}");
+}

@@ -251,6 +251,12 @@ fn a_prune_fails_at_every_point() {
 }
 
 #[test]
+fn a_collection_fails_at_every_point() {
+    let prepare: &[&[&str]] = &[&["import", "@a.tar", "a"], &["build", "-q", "-t", "made", "@context"]];
+    everywhere(&Scene::new(prepare, &["gc", "--keep-size", "1b"], 0), &["renameat index.json", "unlinkat"]);
+}
+
+#[test]
 fn a_repair_fails_at_every_point() {
     let scene =
         Scene::new(&[&["import", "@a.tar", "a"], &["import", "@b.tar", "b"]], &["system", "check", "--repair"], 0);

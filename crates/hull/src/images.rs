@@ -176,6 +176,10 @@ pub fn info(engine: &Engine, store: &Store) -> Result<i32, Report> {
     let mut told = format!("Version: {}\n", env!("CARGO_PKG_VERSION"));
     told += &format!("Images: {}\n", store.list()?.0.len());
     told += &format!("Root: {}\nRunroot: {}\n", engine.root.display(), engine.runroot.display());
+    told += &match hull_image::layers_max() {
+        Ok(most) => format!("Storage driver: overlay\nLayers of an image: at most {most}\n"),
+        Err(error) => format!("Storage driver: none: {error}\n"),
+    };
     told += &format!("Kernel: {}\n", system.release().to_string_lossy());
     told += &format!("Architecture: {}\n", system.machine().to_string_lossy());
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();

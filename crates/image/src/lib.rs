@@ -54,7 +54,7 @@ pub use outgoing::{Outgoing, PackOptions, Piece, Ready};
 pub use platform::Platform;
 pub use receive::{Blob, Incoming, MANIFEST_TYPES, Manifest, Part, read_manifest, verify};
 pub use reference::{Digest, Reference};
-pub use rootfs::{Upper, bind, overlay};
+pub use rootfs::{Upper, bind, layers_max, overlay};
 pub use save::Saved;
 pub use store::Store;
 pub use stream::Packing;

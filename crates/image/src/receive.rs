@@ -28,11 +28,10 @@ use crate::layer::{Layer, Meta, Staging, boot_id};
 use crate::pipe;
 use crate::platform::Platform;
 use crate::reference::{Digest, Reference};
+use crate::rootfs::LAYERS_MAX;
 use crate::store::{Store, blob_path};
 use crate::stream::{self, Wanted};
 
-/// The most layers of one image: what the kernel's overlay takes.
-const LAYERS_MAX: usize = 500;
 /// The most bytes of one layer as it is packed, against a descriptor that would fill a disk.
 const BLOB_MAX: u64 = 64 << 30;
 

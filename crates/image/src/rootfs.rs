@@ -31,6 +31,8 @@ pub struct Upper<'a> {
     pub work: &'a Path,
 }
 
+/// The most lower layers of one overlay.
+pub(crate) const LAYERS_MAX: usize = 500;
 /// Lower layers of one overlay without `lowerdir+`: names of one byte with a colon each in 255 bytes.
 const LINKS_MAX: usize = 128;
 
@@ -44,6 +46,26 @@ pub fn overlay(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Re
         Some(mounted) => Ok(mounted),
         None => by_link(folders, upper, volatile),
     })
+}
+
+/// How many layers this kernel mounts as one root: as many as overlay takes where each is told by itself, else what their names
+/// have room for.
+///
+/// # Errors
+/// The kernel has no overlay.
+pub fn layers_max() -> Result<usize> {
+    let probe = || -> hull_sys::Result<usize> {
+        let context = match mount::fsopen(c"overlay") {
+            Err(error) if error.errno() == Errno::NOSYS => return Ok(LINKS_MAX),
+            other => other?,
+        };
+        let folder = hull_sys::fs::openat(CWD, c"/", OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+        match mount::fsconfig_fd(context.as_fd(), c"lowerdir+", folder.as_fd()) {
+            Err(error) if takes_no_descriptor(error.errno()) => Ok(LINKS_MAX),
+            result => result.map(|()| LAYERS_MAX),
+        }
+    };
+    probe().cannot("use", "overlay")
 }
 
 fn assemble(
