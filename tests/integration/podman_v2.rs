@@ -84,6 +84,11 @@ fn all(manager: &'static str, checks: &mut Checks) {
     checks.check(&format!("{manager}: run with limits"), || limits(&podman, &root));
     checks.check(&format!("{manager}: run -it"), || on_a_terminal(&podman, &root));
     checks.check(&format!("{manager}: a container's life"), || life(&podman, &root));
+    // criu takes the machine's root, and a kernel that it knows.
+    let criu = Command::new("criu").arg("check").output().is_ok_and(|said| said.status.success());
+    if rustix::process::geteuid().is_root() && criu {
+        checks.check(&format!("{manager}: checkpoint and restore"), || saved(&podman, &root));
+    }
     checks.check(&format!("{manager}: nothing is left"), || {
         podman.ok(&["rm", "-fa", "-t", "0"]);
         let state = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !rustix::process::geteuid().is_root());
@@ -141,4 +146,23 @@ fn life(podman: &Podman, root: &str) {
     assert_eq!(state("ExitCode"), "9\n");
     podman.ok(&["rm", "server"]);
     assert!(!group.is_dir() || group == Path::new("/sys/fs/cgroup"), "{} is left", group.display());
+}
+
+fn saved(podman: &Podman, root: &str) {
+    let script = "i=0; while :; do i=$((i+1)); echo $i >>/counted; sleep 0.1; done";
+    podman.ok(&podman.run(root, &["-d", "--name", "saved", "--pids-limit", "55"], script));
+    let counted = || fs::read_to_string(podman.path("rootfs/counted")).unwrap_or_default().lines().count();
+    eventually("it counts", || counted() > 3);
+    podman.ok(&["container", "checkpoint", "--leave-running", "saved"]);
+    podman.ok(&["container", "checkpoint", "saved"]);
+    let state = |field: &str| podman.ok(&["inspect", "-f", &format!("{{{{.State.{field}}}}}"), "saved"]);
+    assert_eq!((&*state("Running"), &*state("Checkpointed")), ("false\n", "true\n"));
+    let at = counted();
+    podman.ok(&["container", "restore", "saved"]);
+    assert_eq!(state("Running"), "true\n");
+    eventually("it counts on", || counted() > at + 2);
+    let text = fs::read_to_string(podman.path("rootfs/counted")).unwrap();
+    assert!(text.lines().enumerate().all(|(index, line)| line == (index + 1).to_string()), "{text}");
+    assert_eq!(podman.ok(&["exec", "saved", "cat", "/sys/fs/cgroup/pids.max"]), "55\n");
+    podman.ok(&["rm", "-f", "-t", "0", "saved"]);
 }
