@@ -89,6 +89,6 @@ fn receive(root: &Path, layers: &[Vec<u8>]) -> Result<(Store, Image)> {
 
 fn export(store: &Store, image: &Image, to: &Path) -> Result<()> {
     let layers = store.layers(image)?;
-    let root = hull_image::overlay(&layers, None, false)?;
-    hull_image::export(root.as_fd(), to)
+    let view = store.view(&layers)?;
+    hull_image::export(view.mount.as_fd(), to)
 }

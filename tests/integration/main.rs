@@ -38,6 +38,7 @@ mod init;
 mod isolation;
 mod kill;
 mod kill_build;
+mod layers;
 mod lesson;
 mod limits;
 mod login;

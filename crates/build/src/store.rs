@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_engine::Engine;
-use hull_image::{Image, Layer, Reference, Staging, Store};
+use hull_image::{Driver, Image, Layer, Reference, Staging, Store};
 use oci_spec::image::ImageConfiguration;
 
 use crate::cache::{Cache, Record};
@@ -29,6 +29,10 @@ pub struct StoreWorker<'a> {
     images: HashMap<String, Image>,
     /// Layers that no record names any more.
     replaced: BTreeSet<String>,
+    /// Copies of layers that are looked at, where there is no overlay.
+    copies: Vec<Staging>,
+    /// How the last step's root was made.
+    driver: Driver,
 }
 
 impl<'a> StoreWorker<'a> {
@@ -36,7 +40,16 @@ impl<'a> StoreWorker<'a> {
     pub fn new(store: &'a Store, runroot: &Path) -> Self {
         let cache = Cache::new(&cache_folder(store));
         let engine = Engine { root: store.root().to_owned(), runroot: runroot.to_owned() };
-        Self { store, fetch: None, engine, cache, images: HashMap::new(), replaced: BTreeSet::new() }
+        Self {
+            store,
+            fetch: None,
+            engine,
+            cache,
+            images: HashMap::new(),
+            replaced: BTreeSet::new(),
+            copies: Vec::new(),
+            driver: Driver::Overlay,
+        }
     }
 
     /// Lets `fetch` find the images that a Dockerfile names; without it only those in the store are known.
@@ -171,19 +184,16 @@ impl Worker for StoreWorker<'_> {
     }
 
     fn stage(&mut self, parents: &[Layer]) -> Result<(Staging, OwnedFd)> {
-        let staging = self.store.staging().map_err(host("begin a layer"))?;
-        let root = match parents {
-            // With nothing below there is nothing to lay over: the folder itself is the file system.
-            [] => hull_image::bind(staging.upper()),
-            // What is written here counts only once it is adopted: no need to sync it before.
-            parents => hull_image::overlay(parents, Some(staging.as_upper()), true),
-        };
-        Ok((staging, root.map_err(host("mount the layers"))?))
+        let (staging, root, driver) = self.store.stage(parents).map_err(host("begin a layer"))?;
+        self.driver = driver;
+        Ok((staging, root))
     }
 
     fn view(&mut self, layers: &[Layer]) -> Result<OwnedFd> {
         // Also one layer alone, since overlay is what understands the marks of deleted files in it.
-        hull_image::overlay(layers, None, false).map_err(host("mount the layers"))
+        let view = self.store.view(layers).map_err(host("mount the layers"))?;
+        self.copies.extend(view.copy);
+        Ok(view.mount)
     }
 
     fn adopt(&mut self, parents: &[Layer], staging: Staging) -> Result<Layer> {
@@ -191,6 +201,9 @@ impl Worker for StoreWorker<'_> {
     }
 
     fn run(&mut self, root: OwnedFd, action: &RunAction, progress: &mut dyn Progress) -> Result<i32> {
+        if let Some(remark) = self.driver.remark() {
+            progress.note(&remark);
+        }
         run::run(&self.engine.runroot, root, action, progress)
     }
 

@@ -141,7 +141,7 @@ impl Walk<'_> {
             }
             FileType::Socket => Ok(()),
             // Overlay's mark that a name is deleted; seen where a layer is looked at without one.
-            FileType::CharacterDevice if stat.st_rdev == 0 => Ok(()),
+            FileType::CharacterDevice if hull_image::is_whiteout(&stat) => Ok(()),
             _ => self.visitor.special(&entry),
         }
     }

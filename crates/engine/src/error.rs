@@ -51,12 +51,6 @@ impl Error {
             Error::Image(hull_image::Error::NotFound { .. }) => {
                 Some("`hull images` lists what there is; `hull import TAR NAME` and `hull build -t NAME` add to it")
             }
-            Error::Image(hull_image::Error::Mount { source, .. }) if source.errno() == hull_sys::Errno::INVAL => {
-                Some(
-                    "an overlay cannot lie on an overlay, as the root of another container is one: put the store on a volume, \
-                 or elsewhere with --root",
-                )
-            }
             Error::Host { .. } | Error::Image(_) => None,
             Error::Runtime(error) => error.hint.as_deref(),
         }

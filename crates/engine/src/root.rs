@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use hull_image::{Layer, Staging, Store, Upper};
+use hull_image::{Driver, Layer, Staging, Store, Upper};
 use hull_sys::path::Root;
 use hull_sys::{fs, mount};
 use rustix::fs::FileType;
@@ -53,6 +53,8 @@ pub(crate) struct Assembled {
     pub options: RunOptions,
     /// The image's id; none for a folder.
     pub image: Option<String>,
+    /// What to know of how it was made.
+    pub remark: Option<String>,
     /// What it stands on.
     pub keep: Keep,
 }
@@ -63,7 +65,7 @@ pub(crate) fn assemble(store: &Path, options: &RunOptions, writes: &Writes<'_>) 
         Source::Folder(path) => {
             let mount = folder(path)?;
             let keep = Keep { layers: Vec::new(), _upper: None };
-            Ok(Assembled { mount, options: image::plain(options)?, image: None, keep })
+            Ok(Assembled { mount, options: image::plain(options)?, image: None, remark: None, keep })
         }
         Source::Image(name) => {
             let none = || hull_image::Error::NotFound { name: name.to_owned() };
@@ -80,23 +82,29 @@ fn of_image(store: &Store, name: &str, options: &RunOptions, writes: &Writes<'_>
     let found = store.find(name)?.ok_or_else(|| hull_image::Error::NotFound { name: name.to_owned() })?;
     let options = image::configure(options, &found.config)?;
     let layers = store.layers(&found)?;
-    let (mount, upper) = match writes {
+    let (mount, upper, driver) = match writes {
         // What is written there ends with the container, so no sync is worth its time.
         Writes::Passing => {
             let staging = store.staging()?;
-            (hull_image::overlay(&layers, Some(staging.as_upper()), true)?, Some(staging))
+            let (mount, driver) = store.mount(&layers, staging.as_upper(), true)?;
+            (mount, Some(staging), driver)
         }
         Writes::Lasting(lasting) => {
             let upper = Upper { upper: &lasting.upper(), work: &lasting.work() };
-            (hull_image::overlay(&layers, Some(upper), false)?, None)
+            let (mount, driver) = store.mount(&layers, upper, false)?;
+            (mount, None, driver)
         }
-        Writes::None => (hull_image::overlay(&layers, None, true)?, None),
+        Writes::None => {
+            let view = store.view(&layers)?;
+            (view.mount, view.copy, Driver::Overlay)
+        }
     };
     if !matches!(writes, Writes::None) {
         layers.last().iter().for_each(|layer| layer.touch());
         make_room(&mount)?;
     }
-    Ok(Assembled { mount, options, image: Some(found.id.to_string()), keep: Keep { layers, _upper: upper } })
+    let keep = Keep { layers, _upper: upper };
+    Ok(Assembled { mount, options, image: Some(found.id.to_string()), remark: driver.remark(), keep })
 }
 
 /// An image may have a directory where a file of the container's /etc is to appear, or no directory for it to be in. What

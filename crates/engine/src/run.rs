@@ -67,6 +67,9 @@ pub fn run(engine: &Engine, options: &RunOptions) -> Result<i32> {
     trace::stage("take the root file system", "A detached mount belongs to a descriptor, not to the host's tree.");
     let writes = lasting.as_ref().map_or(Writes::Passing, Writes::Lasting);
     let assembled = root::assemble(&engine.root, options, &writes)?;
+    if let Some(remark) = &assembled.remark {
+        eprintln!("hull: {remark}");
+    }
 
     // What others may know of it, before it can do anything.
     let record = Record {

@@ -17,7 +17,7 @@ use args::{ImageCommand, ListArgs, TagArgs};
 use filter::Filter;
 use hull_engine::Engine;
 use hull_engine::container::{self, Listed, State};
-use hull_image::{Image, Reference, Removed, Store};
+use hull_image::{Driver, Image, Reference, Removed, Store};
 
 use crate::listing::{Listing, Row};
 use crate::pull::pull;
@@ -176,10 +176,13 @@ pub fn info(engine: &Engine, store: &Store) -> Result<i32, Report> {
     let mut told = format!("Version: {}\n", env!("CARGO_PKG_VERSION"));
     told += &format!("Images: {}\n", store.list()?.0.len());
     told += &format!("Root: {}\nRunroot: {}\n", engine.root.display(), engine.runroot.display());
-    told += &match hull_image::layers_max() {
-        Ok(most) => format!("Storage driver: overlay\nLayers of an image: at most {most}\n"),
-        Err(error) => format!("Storage driver: none: {error}\n"),
+    let (driver, mode) = store.driver()?;
+    told += &format!("Storage driver: {}\n", driver.name());
+    told += &match &driver {
+        Driver::Overlay => format!("Layers of an image: at most {}\n", hull_image::layers_max()?),
+        Driver::Vfs { why } => format!("Storage reason: {why}\n"),
     };
+    told += &format!("Storage mode: {mode}\n");
     told += &format!("Kernel: {}\n", system.release().to_string_lossy());
     told += &format!("Architecture: {}\n", system.machine().to_string_lossy());
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();

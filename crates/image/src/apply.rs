@@ -130,7 +130,7 @@ impl<'a> Target<'a> {
                 self.place(entry, parents, &base, |parent| rustix::fs::symlinkat(&target, parent, &base))?;
                 self.own_name(entry, parents, &base)
             }
-            Kind::Char if entry.device == (0, 0) => self.whiteout(entry, parents, base.to_bytes()),
+            Kind::Char if matches!(entry.device, (0, 0 | 1)) => self.whiteout(entry, parents, base.to_bytes()),
             Kind::Char | Kind::Block | Kind::Fifo => {
                 let kind = match entry.kind {
                     Kind::Char => FileType::CharacterDevice,
@@ -235,8 +235,7 @@ impl<'a> Target<'a> {
             return Err(Error::entry(&entry.path, "a whiteout without a name"));
         }
         let name = cstring(&entry.path, name)?;
-        let mode = Mode::empty();
-        match rustix::fs::mknodat(parent, &name, FileType::CharacterDevice, mode, rustix::fs::makedev(0, 0)) {
+        match make_whiteout(parent, &name) {
             Err(Errno::EXIST) => {}
             result => return result.map_err(failed),
         }
@@ -462,13 +461,25 @@ fn opaque_handle(folder: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::fs::setxattr(tree::magic(folder, None), OPAQUE, b"y", XattrFlags::empty())
 }
 
-fn opaque(folder: BorrowedFd<'_>) -> rustix::io::Result<()> {
+pub(crate) fn opaque(folder: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())
 }
 
-/// Overlay's mark of a deleted name: a character device 0:0.
-pub(crate) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
-    tree::file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
+/// The mark where the kernel keeps 0:0 to itself, as it does on an overlay. No device has a number below the major 0.
+const OTHER_WHITEOUT: u64 = 1;
+
+/// Marks the name `name` as deleted: overlay's character device 0:0, or hull's own 0:1 where that is refused.
+pub(crate) fn make_whiteout(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    let make = |device| rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), device);
+    match make(0) {
+        Err(Errno::PERM) => make(OTHER_WHITEOUT),
+        result => result,
+    }
+}
+
+/// Whether it is the mark of a deleted name, in a layer's own folder.
+pub fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
+    tree::file_type(stat) == FileType::CharacterDevice && stat.st_rdev <= OTHER_WHITEOUT
 }
 
 pub(crate) fn times((seconds, nanos): (i64, u32)) -> Timestamps {

@@ -25,6 +25,7 @@ use crate::error::{Cannot, Error, Result};
 use crate::find::{Image, name_of, parse_index};
 use crate::layer::{Layer, Meta, Staging, boot_id, write_new};
 use crate::reference::{Digest, Reference};
+use crate::rootfs::LAYERS_MAX;
 use crate::store::{Store, blob_path};
 use crate::stream::{self, HashWriter, Packing, Wanted};
 use crate::{apply, diff, tree};
@@ -197,6 +198,10 @@ impl Store {
     /// cannot be made again; a full disk.
     pub fn commit(&self, mut config: ImageConfiguration, layers: &[Layer], names: &[Reference]) -> Result<Image> {
         names.iter().try_for_each(refuse_digest)?;
+        if layers.len() > LAYERS_MAX {
+            let why = format!("it would have {} layers, and the kernel mounts at most {LAYERS_MAX}", layers.len());
+            return Err(Error::document("image", why));
+        }
         check_history(&config, layers.len())?;
         for _ in 0..COMMITS_MAX {
             if let Some(image) = self.try_commit(&mut config, layers, names)? {

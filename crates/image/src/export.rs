@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::apply::{OPAQUE, is_whiteout};
 use crate::error::{Cannot, Error, Result};
 use crate::tree;
 
@@ -33,13 +34,38 @@ pub fn export(root: BorrowedFd<'_>, dest: &Path) -> Result<()> {
     let to = rustix::fs::open(dest, flags, Mode::empty()).cannot("open", shown())?;
     let from = tree::open_folder(root, c".").cannot("open", "the root file system")?;
     let stat = rustix::fs::fstat(&from).cannot("read", "the root file system")?;
-    let mut export = Export { root: to.as_fd(), links: HashMap::new(), buffer: Vec::new() };
+    let mut export = Export { root: to.as_fd(), layer: false, links: HashMap::new(), buffer: Vec::new() };
     export.folder(&from, &to, &mut Vec::new(), 0)?;
     finish_folder(&from, &to, &stat).cannot("write", shown())
 }
 
+/// Copies the folder of a layer over what the layers below it left in `to`: a mark takes away what it hides.
+pub(crate) fn lay(layer: &OwnedFd, to: &OwnedFd) -> Result<()> {
+    let stat = rustix::fs::fstat(layer).cannot("read", "a layer")?;
+    let mut export = Export { root: to.as_fd(), layer: true, links: HashMap::new(), buffer: Vec::new() };
+    export.folder(layer, to, &mut Vec::new(), 0)?;
+    finish_folder(layer, to, &stat).cannot("write", "a copy of layers")
+}
+
+/// The attributes that go along: not overlay's marks, which no mounted overlay shows.
+fn attributes(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Vec<(CString, Vec<u8>)>> {
+    let mut all = tree::xattrs(dir, name)?;
+    all.retain(|(key, _)| !key.to_bytes().starts_with(b"trusted.overlay."));
+    Ok(all)
+}
+
+fn is_opaque(folder: &OwnedFd) -> rustix::io::Result<bool> {
+    Ok(tree::xattrs(folder.as_fd(), c".")?.iter().any(|(key, value)| key.as_c_str() == OPAQUE && value == b"y"))
+}
+
+fn clear(folder: &OwnedFd) -> rustix::io::Result<()> {
+    tree::names(folder.as_fd())?.iter().try_for_each(|name| tree::remove(folder.as_fd(), name))
+}
+
 struct Export<'a> {
     root: BorrowedFd<'a>,
+    /// Whether what is copied is a layer's own folder, with overlay's marks.
+    layer: bool,
     /// Where the first name of an inode with several went.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
@@ -57,6 +83,9 @@ impl Export<'_> {
             if tree::file_type(&stat) == FileType::Directory {
                 let source = tree::open_folder(from.as_fd(), &name).cannot("open", shown(path))?;
                 let target = enter(to.as_fd(), &name).cannot("make", shown(path))?;
+                if self.layer && is_opaque(&source).cannot("read", shown(path))? {
+                    clear(&target).cannot("empty", shown(path))?;
+                }
                 path.push(b'/');
                 self.folder(&source, &target, path, depth + 1)?;
                 finish_folder(&source, &target, &stat).cannot("write", shown(path))?;
@@ -78,6 +107,9 @@ impl Export<'_> {
         stat: &Stat,
     ) -> rustix::io::Result<()> {
         tree::remove(to, name)?;
+        if self.layer && is_whiteout(stat) {
+            return Ok(());
+        }
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
                 return self.link(first, to, name);
@@ -103,7 +135,7 @@ impl Export<'_> {
             let mode = Mode::from_raw_mode(tree::permissions(stat));
             rustix::fs::chmodat(rustix::fs::CWD, tree::magic(handle.as_fd(), None), mode, AtFlags::empty())?;
         }
-        for (key, value) in tree::xattrs(from, name)? {
+        for (key, value) in attributes(from, name)? {
             rustix::fs::lsetxattr(tree::magic(to, Some(name)), &key, &value, XattrFlags::empty())?;
         }
         rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
@@ -130,7 +162,7 @@ impl Export<'_> {
         copy(&source, &target, &mut self.buffer)?;
         let (uid, gid) = owner(stat);
         rustix::fs::fchown(&target, uid, gid)?;
-        for (key, value) in tree::xattrs(from, name)? {
+        for (key, value) in attributes(from, name)? {
             rustix::fs::fsetxattr(&target, &key, &value, XattrFlags::empty())?;
         }
         rustix::fs::fchmod(&target, Mode::from_raw_mode(tree::permissions(stat)))?;
@@ -181,7 +213,7 @@ fn enter(to: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
 fn finish_folder(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
     let (uid, gid) = owner(stat);
     rustix::fs::fchown(to, uid, gid)?;
-    for (key, value) in tree::xattrs(from.as_fd(), c".")? {
+    for (key, value) in attributes(from.as_fd(), c".")? {
         rustix::fs::fsetxattr(to, &key, &value, XattrFlags::empty())?;
     }
     rustix::fs::fchmod(to, Mode::from_raw_mode(tree::permissions(stat)))?;

@@ -262,7 +262,7 @@ fn c7_whiteouts_without_a_name_are_refused_and_others_touch_lower_layers_alone()
         .end();
     let image = place.receive(&[below, above], "whiteouts").expect("an image");
     let layers = place.store.layers(&image).expect("layers");
-    let root = crate::overlay(&layers, None, false).expect("a mount");
+    let root = crate::rootfs::overlay(&layers, None, false).expect("a mount");
     let seen = |path: &str| rustix::fs::statat(&root, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
     // A whiteout in `l/` makes a folder of the link, as an entry below it does.
     assert_eq!(["d/old", "d/new", "e", "l/file"].map(seen), [false, true, false, false]);
@@ -302,7 +302,7 @@ fn c8_no_attribute_of_overlay_comes_out_of_a_layer() {
         let length = rustix::fs::llistxattr(top.join(name), &mut list[..]).expect("attributes");
         assert_eq!(String::from_utf8_lossy(&list[..length]), "trusted.kept\0", "{name}");
     }
-    let root = crate::overlay(&place.store.layers(&image).expect("layers"), None, false).expect("a mount");
+    let root = crate::rootfs::overlay(&place.store.layers(&image).expect("layers"), None, false).expect("a mount");
     assert!(rustix::fs::statat(&root, "d/file", rustix::fs::AtFlags::empty()).is_err(), "d leads nowhere else");
     drop(place.folder);
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::Descriptor;
 use crate::error::{Cannot, Error, Result};
 use crate::reference::hex;
-use crate::tree;
+use crate::{tree, vfs};
 
 const META: &CStr = c"layer.json";
 const META_MAX: usize = 64 << 10;
@@ -170,6 +170,8 @@ pub struct Staging {
     work: PathBuf,
     /// `staging/` and this folder in it, locked; none once adopted.
     held: Option<(OwnedFd, OwnedFd)>,
+    /// What was copied here, where no overlay tells what a step changed.
+    before: Option<vfs::Before>,
 }
 
 impl Staging {
@@ -186,7 +188,13 @@ impl Staging {
         rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).cannot(verb, object)?;
         rustix::fs::flock(&staging, FlockOperation::Unlock).cannot(verb, object)?;
         let path = root.join("staging").join(&id);
-        let made = Staging { id, upper: path.join("diff"), work: path.join("work"), held: Some((staging, folder)) };
+        let made = Staging {
+            id,
+            upper: path.join("diff"),
+            work: path.join("work"),
+            held: Some((staging, folder)),
+            before: None,
+        };
         for (name, mode) in [(c"diff", 0o755), (c"work", 0o700)] {
             rustix::fs::mkdirat(made.folder()?, name, Mode::from_raw_mode(mode)).cannot(verb, object)?;
             let folder = tree::open_folder(made.folder()?, name).cannot(verb, object)?;
@@ -210,7 +218,7 @@ impl Staging {
         &self.work
     }
 
-    /// Both, for [`crate::overlay`].
+    /// Both, for [`crate::Store::mount`].
     pub fn as_upper(&self) -> crate::rootfs::Upper<'_> {
         crate::rootfs::Upper { upper: &self.upper, work: &self.work }
     }
@@ -222,6 +230,15 @@ impl Staging {
 
     pub(crate) fn tree(&self) -> Result<OwnedFd> {
         tree::open_folder(self.folder()?, c"diff").cannot("open", "a staging folder")
+    }
+
+    pub(crate) fn set_before(&mut self, before: vfs::Before) {
+        self.before = Some(before);
+    }
+
+    /// Leaves what a layer is to have: the changes alone.
+    pub(crate) fn reduce(&mut self) -> Result<()> {
+        self.before.take().map_or(Ok(()), |before| before.reduce(&self.tree()?))
     }
 
     /// Moves the whole folder to `layers/<name>`; gives it back as it is if there is one already.

@@ -31,17 +31,17 @@ pub struct Upper<'a> {
     pub work: &'a Path,
 }
 
-/// The most lower layers of one overlay.
+/// The kernel's bound on the lower layers of one overlay (`OVL_MAX_STACK`).
 pub(crate) const LAYERS_MAX: usize = 500;
-/// Lower layers of one overlay without `lowerdir+`: names of one byte with a colon each in 255 bytes.
+/// What of it can be named in one string: names of one byte with a colon each in 255 bytes.
 const LINKS_MAX: usize = 128;
 
 /// Mounts `lowers` (lowest first) with `upper` above them, detached. Without `upper` it is read-only. `volatile` leaves
 /// out every sync to disk, for what ends with its container.
 ///
 /// # Errors
-/// The kernel's, with the failing call; more than 128 layers on a kernel before 6.13.
-pub fn overlay(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
+/// The kernel's, with the failing call; more than 500 layers, more than 128 on a kernel before 6.8.
+pub(crate) fn overlay(lowers: &[Layer], upper: Option<Upper<'_>>, volatile: bool) -> Result<OwnedFd> {
     assemble(lowers, upper, |folders| match by_descriptor(folders, upper, volatile)? {
         Some(mounted) => Ok(mounted),
         None => by_link(folders, upper, volatile),
@@ -81,7 +81,23 @@ fn assemble(
         _ => None,
     };
     let folders: Vec<&Path> = lowers.iter().rev().map(Layer::diff).chain(empty.as_deref()).collect();
+    if folders.len() > LAYERS_MAX {
+        return Err(too_many(folders.len(), LAYERS_MAX));
+    }
     make(&folders)
+}
+
+fn too_many(count: usize, most: usize) -> Error {
+    Error::document("image", format!("it has {count} layers, and this kernel mounts at most {most}"))
+}
+
+/// An overlay of two folders, to see whether there can be one; gives the way in which it is mounted.
+pub(crate) fn probe(lower: &Path, upper: Upper<'_>) -> Result<&'static str> {
+    match by_descriptor(&[lower], Some(upper), true)? {
+        Some(_) => Ok("layers by descriptor, at most 500"),
+        None => by_link(&[lower], Some(upper), true)
+            .map(|_| "layers by name, at most 500, or 128 where they are not appended one by one (before Linux 6.8)"),
+    }
 }
 
 /// A root without anything in it, which stays so.
@@ -168,18 +184,14 @@ fn by_link(lowers: &[&Path], upper: Option<Upper<'_>>, volatile: bool) -> Result
         let target = CString::new(target.as_os_str().as_bytes()).unwrap_or_default();
         hull_sys::fs::symlinkat(&target, dir, name).cannot("name", "a layer for the kernel")
     };
-    let mut names = (1..=255u8).filter(|byte| !b"/.:,\\".contains(byte));
-    let mut list = Vec::new();
-    for layer in lowers {
-        let name = names.next().filter(|_| list.len() < 2 * LINKS_MAX - 1).ok_or_else(|| Error::Document {
-            what: "image".to_owned(),
-            why: format!("this kernel mounts at most {LINKS_MAX} layers"),
-        })?;
-        make(&std::path::absolute(layer).cannot("find", layer.display())?, &one_byte(name))?;
-        list.extend([name, b':']);
+    let names: Vec<CString> = if lowers.len() <= LINKS_MAX {
+        (1..=255u8).filter(|byte| !b"/.:,\\".contains(byte)).map(one_byte).take(lowers.len()).collect()
+    } else {
+        (0..lowers.len()).map(|number| CString::new(format!("layer{number}")).unwrap_or_default()).collect()
+    };
+    for (layer, name) in lowers.iter().zip(&names) {
+        make(&std::path::absolute(layer).cannot("find", layer.display())?, name)?;
     }
-    list.pop();
-    let list = CString::new(list).unwrap_or_default();
     if let Some(upper) = upper {
         make(&std::path::absolute(upper.upper).cannot("find", upper.upper.display())?, c"upper")?;
         make(&std::path::absolute(upper.work).cannot("find", upper.work.display())?, c"work")?;
@@ -187,14 +199,42 @@ fn by_link(lowers: &[&Path], upper: Option<Upper<'_>>, volatile: bool) -> Result
     let back = rustix::fs::openat(CWD, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .cannot("open", "the current folder")?;
     rustix::process::fchdir(dir).cannot("enter", "the folder of the layers' names")?;
-    let mounted = mount_links(&list, upper.is_some(), volatile);
+    let mounted = match names.len() {
+        ..=LINKS_MAX => mount_links(&names, upper.is_some(), volatile).cannot("mount", "the layers"),
+        _ => append_links(&names, upper.is_some(), volatile),
+    };
     rustix::process::fchdir(&back).cannot("return to", "the current folder")?;
-    mounted.cannot("mount", "the layers")
+    mounted
 }
 
-fn mount_links(list: &CStr, upper: bool, volatile: bool) -> hull_sys::Result<OwnedFd> {
+/// More layers than one string names: each by a call of its own, as kernels from 6.8 on take them.
+fn append_links(names: &[CString], upper: bool, volatile: bool) -> Result<OwnedFd> {
+    let make = || -> hull_sys::Result<Option<OwnedFd>> {
+        let context = match mount::fsopen(c"overlay") {
+            Err(error) if error.errno() == Errno::NOSYS => return Ok(None),
+            other => other?,
+        };
+        mount::fsconfig_string(context.as_fd(), c"source", c"overlay")?;
+        for (number, name) in names.iter().enumerate() {
+            match mount::fsconfig_string(context.as_fd(), c"lowerdir+", name) {
+                // An option that it does not know.
+                Err(error) if number == 0 && error.errno() == Errno::INVAL => return Ok(None),
+                result => result?,
+            }
+        }
+        for (key, name) in [(c"upperdir", c"upper"), (c"workdir", c"work")].into_iter().filter(|_| upper) {
+            mount::fsconfig_string(context.as_fd(), key, name)?;
+        }
+        finish(&context, upper, volatile).map(Some)
+    };
+    make().cannot("mount", "the layers")?.ok_or_else(|| too_many(names.len(), LINKS_MAX))
+}
+
+fn mount_links(names: &[CString], upper: bool, volatile: bool) -> hull_sys::Result<OwnedFd> {
+    let list = names.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b':');
+    let list = CString::new(list).unwrap_or_default();
     let option = |key: &CStr, value: &CStr| (key.to_owned(), Some(value.to_owned()));
-    let mut options = vec![option(c"lowerdir", list)];
+    let mut options = vec![option(c"lowerdir", &list)];
     if upper {
         options.extend([option(c"upperdir", c"upper"), option(c"workdir", c"work")]);
     }

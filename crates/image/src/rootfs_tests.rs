@@ -105,14 +105,22 @@ fn without_an_upper_folder_nothing_can_be_written() {
 }
 
 #[test]
-fn many_layers_are_mounted_and_an_older_kernel_says_how_many_it_takes() {
+fn as_many_layers_as_the_kernel_takes_are_mounted_and_one_more_is_told() {
     let case = Case::new();
     let name = |n: usize| format!("f{n}");
-    let layers: Vec<Layer> = (0..LINKS_MAX + 2).map(|n| case.layer(&[(&*name(n), "x")])).collect();
-    assert_eq!(names(&overlay(&layers, None, false).expect("a mount")).len(), layers.len());
-    assert_eq!(names(&linked(&layers[..LINKS_MAX], None, false).expect("a mount")).len(), LINKS_MAX);
-    let error = linked(&layers, None, false).expect_err("too many").to_string();
-    assert!(error.contains("at most 128 layers"), "{error}");
+    let layers: Vec<Layer> = (0..=LAYERS_MAX).map(|n| case.layer(&[(&*name(n), "x")])).collect();
+    for (what, way) in WAYS {
+        for count in [LINKS_MAX, LINKS_MAX + 1, LAYERS_MAX] {
+            let staging = case.staging();
+            for upper in [None, Some(staging.as_upper())] {
+                let root =
+                    way(&layers[..count], upper, true).unwrap_or_else(|error| panic!("{what}, {count}: {error}"));
+                assert_eq!(names(&root).len(), count, "{what}");
+            }
+        }
+        let error = way(&layers, None, false).expect_err("too many").to_string();
+        assert!(error.contains("501 layers") && error.contains("at most 500"), "{what}: {error}");
+    }
 }
 
 #[test]

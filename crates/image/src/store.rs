@@ -321,7 +321,8 @@ impl Store {
     ///
     /// The layer is not synced to disk: after a reboot [`Store::layer`] does not give it any more, and an image that was
     /// committed with it unpacks its blob.
-    pub fn adopt(&self, parent: Option<&Layer>, staging: Staging) -> Result<Layer> {
+    pub fn adopt(&self, parent: Option<&Layer>, mut staging: Staging) -> Result<Layer> {
+        staging.reduce()?;
         let parent = parent.map(|layer| layer.id().to_owned());
         let meta = Meta { boot: Some(boot_id()?), parent, ..Meta::default() };
         meta.write(staging.folder()?)?;

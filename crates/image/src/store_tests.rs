@@ -81,7 +81,7 @@ fn a_step_is_adopted_committed_and_unpacked_again_from_its_blob() {
     let image = import(&store, "base", &base());
     let mut layers = store.layers(&image).expect("layers");
     let staging = store.staging().expect("staging");
-    let mount = crate::overlay(&layers, Some(staging.as_upper()), true).expect("a mount");
+    let mount = crate::rootfs::overlay(&layers, Some(staging.as_upper()), true).expect("a mount");
     let at = |name: &str| format!("/proc/self/fd/{}/{name}", std::os::fd::AsRawFd::as_raw_fd(&mount));
     assert_eq!(std::fs::read_to_string(at("etc/motd")).expect("motd"), "hello\n");
     std::fs::write(at("new"), "new").expect("a file");
@@ -111,7 +111,7 @@ fn a_step_is_adopted_committed_and_unpacked_again_from_its_blob() {
     let image = other.find("built:1").expect("no error").expect("the image");
     let unpacked = other.layers(&image).expect("layers");
     assert_eq!(listing(unpacked[1].diff()), expected);
-    let view = crate::overlay(&unpacked, None, false).expect("a mount");
+    let view = crate::rootfs::overlay(&unpacked, None, false).expect("a mount");
     let dest = temp.path().join("rootfs");
     crate::export(view.as_fd(), &dest).expect("exported");
     assert_eq!(listing(&dest), ["etc/ 755", "new 644 new"]);
@@ -121,12 +121,12 @@ fn a_step_is_adopted_committed_and_unpacked_again_from_its_blob() {
 fn an_image_without_layers_and_one_with_a_single_read_only_layer_can_be_mounted() {
     let (_temp, store) = store();
     let staging = store.staging().expect("staging");
-    let mount = crate::overlay(&[], Some(staging.as_upper()), false).expect("a mount");
+    let mount = crate::rootfs::overlay(&[], Some(staging.as_upper()), false).expect("a mount");
     std::fs::write(format!("/proc/self/fd/{}/x", std::os::fd::AsRawFd::as_raw_fd(&mount)), "x").expect("a file");
     assert_eq!(listing(staging.upper()), ["x 644 x"]);
     let image = import(&store, "one", &base());
     let layers = store.layers(&image).expect("layers");
-    let mount = crate::overlay(&layers, None, false).expect("a mount");
+    let mount = crate::rootfs::overlay(&layers, None, false).expect("a mount");
     let path = format!("/proc/self/fd/{}/x", std::os::fd::AsRawFd::as_raw_fd(&mount));
     assert!(std::fs::write(path, "x").is_err());
 }
