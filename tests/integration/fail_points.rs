@@ -233,6 +233,11 @@ fn a_load_fails_at_every_point() {
 }
 
 #[test]
+fn a_tag_fails_at_every_point() {
+    everywhere(&Scene::new(&[&["import", "@a.tar", "a"]], &["tag", "a", "other"], 0), &["renameat index.json"]);
+}
+
+#[test]
 fn a_build_and_its_commit_fail_at_every_point() {
     let scene = Scene::new(&[&["import", "@a.tar", "a"]], &["build", "-q", "-t", "made", "@context"], 0);
     everywhere(&scene, &["fdatasync", "symlinkat /layers", "renameat index.json"]);

@@ -11,7 +11,6 @@ pub mod containerd;
 pub mod cri;
 pub mod daemon;
 pub mod docker;
-pub mod failpoint;
 pub mod hostile;
 pub mod left;
 pub mod peak;
