@@ -240,7 +240,7 @@ hull_tests::alone! {
     fn an_image_that_is_not_in_the_store_is_told_with_its_line() {
         let error = Builder::new("FROM nowhere:1\n").build(|_| {}).0.unwrap_err();
         assert!(error.to_string().contains("Dockerfile:1:6"), "{error}");
-        assert!(error.hint().is_some_and(|hint| hint.contains("hull import")));
+        assert!(error.hint().is_some_and(|hint| hint.contains("hull pull nowhere:1")));
     }
 }
 
