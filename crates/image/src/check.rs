@@ -1,7 +1,8 @@
 //! Checking a store: every blob against its name, every image against its parts, every tree against what its record and
 //! its blob say; and what is left over.
 //!
-//! Bytes are read without the writers' lock, since that takes long; what looks wrong is looked at once more with it.
+//! Bytes are read without the writers' lock, since that takes long; a blob that looks wrong is looked at once more with it.
+//! What cannot be read at all may be whole, and stays.
 //! A repair takes away what is wrong and nothing else: a damaged blob, the images that cannot be used without it with
 //! their names, a tree that is made again from its blob at its next use. Then nothing leads to what only those needed.
 
@@ -226,6 +227,8 @@ impl Check<'_> {
         for digest in suspects {
             match self.store.check_blob(digest) {
                 Ok(()) | Err(Error::MissingBlob { .. }) => {}
+                // What cannot be read now may be whole.
+                Err(error @ Error::Io { .. }) => self.found(FindingKind::DamagedBlob, error.to_string(), false),
                 Err(error) => {
                     let repaired = self.options.repair && self.store.remove_blob(digest)?.is_some();
                     self.found(FindingKind::DamagedBlob, error.to_string(), repaired);
@@ -246,13 +249,19 @@ impl Check<'_> {
     /// Images that lack a part; with a repair their entries leave the index. Gives what the others lead to; none if one that
     /// stays cannot be read.
     fn images(&mut self) -> Result<Option<Reach>> {
-        let (mut reach, mut leaving, mut known) = (Reach::default(), BTreeSet::new(), true);
+        let (mut reach, mut leaving, mut known, mut unread) = (Reach::default(), BTreeSet::new(), true, false);
         let data = self.store.index()?;
         let index = parse_index(&data)?;
         let mut seen = BTreeSet::new();
         for entry in index.manifests.iter().filter(|entry| seen.insert(&*entry.digest)) {
             let listed = match self.store.listed(&index, entry) {
                 Ok(listed) => listed,
+                Err(error @ Error::Io { .. }) => {
+                    let what = format!("{}: {error}", entry.digest);
+                    self.found(FindingKind::BrokenImage, what, false);
+                    unread = true;
+                    continue;
+                }
                 Err(error) => {
                     known = false;
                     self.broken(&index, &entry.digest, &error);
@@ -288,7 +297,7 @@ impl Check<'_> {
                 entries.retain(|entry| !entry["digest"].as_str().is_some_and(|digest| leaving.contains(digest)));
             })?;
         }
-        Ok((known || self.options.repair).then_some(reach))
+        Ok((!unread && (known || self.options.repair)).then_some(reach))
     }
 
     /// Why an image cannot be unpacked: the first of its layers that is not there as it should be.
@@ -298,7 +307,7 @@ impl Check<'_> {
             if self.damaged.contains(&digest) {
                 return Some(Error::Mismatch { digest: digest.to_string(), why: "it is damaged".to_owned() });
             }
-            self.store.blob(&digest, Some(layer.size)).err()
+            self.store.blob(&digest, Some(layer.size)).err().filter(|error| !matches!(error, Error::Io { .. }))
         })
     }
 

@@ -258,7 +258,7 @@ impl Store {
                     let next = entry.descriptor.digest()?;
                     // Not every platform is here, and one that is here may be so twice.
                     let is_new = !listed.blobs.contains(&next);
-                    if is_new && self.blob(&next, Some(entry.descriptor.size)).is_ok() {
+                    if is_new && self.has_blob(&next, entry.descriptor.size)? {
                         let next = (next, entry.descriptor.size, Some(entry.descriptor.media_type));
                         self.walk(found, next, depth + 1, listed)?;
                     }
@@ -266,6 +266,14 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Whether a blob is there; one that is not what it should be is an error.
+    fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        match self.blob(digest, Some(size)) {
+            Err(Error::MissingBlob { .. }) => Ok(false),
+            other => other.map(|_| true),
+        }
     }
 
     fn image(&self, found: &Found, manifest_blob: Blob, manifest: Manifest) -> Result<Image> {

@@ -12,6 +12,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use hull_sys::ns::Namespaces;
 use hull_sys::{Errno, process};
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::fs::{FlockOperation, OFlags, fcntl_lock, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -197,11 +198,19 @@ impl Folder {
             other => other.map_err(|error| Error::setup(doing(), error))?,
         }
         let mut made = Self::at(path)?;
+        // Somebody who asks for the status holds it for a moment.
         let lock = File::create(made.path.join(SPEC)).and_then(|lock| {
-            fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            rustix::io::retry_on_intr(|| fcntl_lock(&lock, FlockOperation::LockExclusive))?;
             Ok(lock)
         });
-        made.creating = Some(lock.map_err(|error| Error::setup("lock the container's folder", error))?);
+        match lock {
+            Ok(lock) => made.creating = Some(lock),
+            Err(error) => {
+                // There is nothing else in it yet, and that error is the one to tell.
+                let _ = made.remove();
+                return Err(Error::setup("lock the container's folder", error));
+            }
+        }
         Ok(made)
     }
 
@@ -279,8 +288,16 @@ impl Folder {
         };
         let turn = rustix::io::retry_on_intr(|| flock(&folder, FlockOperation::LockExclusive));
         turn.map_err(|error| Error::setup(doing(), error))?;
-        // What we waited for may have been its end.
-        Ok(self.path.exists().then(|| folder.into()))
+        // What we waited for may have been its end, and another one may have its id by now.
+        let own = hull_sys::fs::fstat(self.folder.as_fd()).doing(doing)?;
+        let is_own = |stat: hull_sys::Result<rustix::fs::Stat>| {
+            stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino))
+        };
+        let there = CString::new(self.path.as_os_str().as_bytes()).map_err(|error| Error::setup(doing(), error))?;
+        let there = hull_sys::fs::openat(CWD, &there, OFlags::PATH | OFlags::DIRECTORY, 0);
+        let same = is_own(hull_sys::fs::fstat(folder.as_fd()))
+            && there.is_ok_and(|there| is_own(hull_sys::fs::fstat(there.as_fd())));
+        Ok(same.then(|| folder.into()))
     }
 
     /// Writes the state.
@@ -382,7 +399,8 @@ impl Folder {
     /// The kernel does not tell.
     pub fn status(&self, state: &State) -> Result<Status> {
         if init(state)?.is_none() {
-            let lock = File::options().write(true).open(self.path.join(SPEC));
+            let spec = CString::new(SPEC).map_err(|error| Error::setup("look at the lock", error))?;
+            let lock = hull_sys::fs::openat(self.folder.as_fd(), &spec, OFlags::WRONLY | OFlags::NOFOLLOW, 0);
             let held = lock.is_ok_and(|lock| fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err());
             return Ok(if state.process.pid == 0 && held { Status::Creating } else { Status::Stopped });
         }

@@ -99,9 +99,11 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
     let Begun { folder, mut state, mut group } = begin(call, &args.id, &bundle)?;
     let Bundle { spec, plan, .. } = &bundle;
     let begin = match (&stdio, &state.rdt) {
-        (Some(_), None) => Start::AtOnce,
+        // A terminal has to be connected before anything is written to it.
+        (Some(Stdio::Terminal), _) => Start::WhenTold,
         // It is put into its class while it waits in front of the command, so all that comes of it is in that.
         (Some(_), Some(_)) => Start::WhenTold,
+        (Some(_), None) => Start::AtOnce,
         (None, _) => Start::WhenConnected(start::listen(folder.as_fd())?),
     };
     let stdio = match stdio {
@@ -207,7 +209,13 @@ impl Made {
 
     /// Stands between the caller and the container until this has ended; gives the exit status.
     pub(super) fn attend(self, mut relay: Relay, keep: bool, log: &Log) -> Result<i32, Report> {
-        let ended = relay.until_end(&self.created)?;
+        let ended = match relay.until_end(&self.created) {
+            Ok(ended) => ended,
+            Err(error) => {
+                self.undo();
+                return Err(error.into());
+            }
+        };
         drop(relay);
         let Self { mut folder, group, created, .. } = self;
         drop(created);

@@ -133,7 +133,13 @@ fn make(
         }
     };
     let made = Made { folder, state, group, created };
-    let pids = groups(&made.state)?.processes()?;
+    let pids = match groups(&made.state).and_then(|group| Ok(group.processes()?)) {
+        Ok(pids) => pids,
+        Err(report) => {
+            made.undo();
+            return Err(report);
+        }
+    };
     let made = made.hand_over(&args.handover, &bundle.spec, &pids)?;
     match args.handover.tell(&made.created) {
         Ok(()) => Ok(made),
