@@ -290,3 +290,21 @@ fn builds_beside_collections_succeed_and_the_store_stays_whole() {
     ok(store.hull(&["system", "check"]));
     ok(store.hull(&["rm", "keeper"]));
 }
+
+/// A RUN can nest folders as deep as it likes; a descriptor for each is more than the usual limit.
+#[test]
+fn a_deep_tree_neither_hides_what_there_is_nor_keeps_a_collection_from_its_work() {
+    let store = Builder::new();
+    import(&store, "kept", 8);
+    let layers = store.root().join("layers");
+    let deep: std::path::PathBuf = std::iter::repeat_n("d", 1100).collect();
+    let layer = hull_tests::entries(&layers).into_iter().find(|name| !layers.join(name).is_symlink()).unwrap();
+    fs::create_dir_all(layers.join(layer).join("diff").join(deep)).unwrap();
+    for command in ["system df", "gc --older-than 1h", "system check --quick"] {
+        let script = format!("ulimit -S -n 1024; exec {} {command}", hull_tests::hull_bin().display());
+        let said: Said = Command::new("sh").args(["-c", &script]).envs(store.corner().env()).output().unwrap().into();
+        assert!(said.code <= 1 && !said.err.contains("Too many open files"), "{command}: {said:?}");
+        assert!(command == "system check --quick" || said.code == 0, "{command}: {said:?}");
+    }
+    assert_eq!(names(&store), ["base", "kept"]);
+}

@@ -75,7 +75,7 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::Run(args) => run(&engine, *args),
         Command::Build(args) => build(&engine, &args),
         Command::Demo(args) => demo::demo(&engine, &store(&engine)?, &args),
-        Command::Gc(args) => images::gc::gc(&engine, &store(&engine)?, &args),
+        Command::Gc(args) => with_deep_trees(|| images::gc::gc(&engine, &store(&engine)?, &args)),
         Command::History(args) => images::inspect::history(&store(&engine)?, &args),
         Command::Image { command } => images::image(&engine, &store(&engine)?, &command),
         Command::Images(args) => images::list(&store(&engine)?, &args),
@@ -105,8 +105,8 @@ fn hull(cli: Cli) -> Result<i32, Report> {
         Command::System { command } => {
             root_only()?;
             match command {
-                SystemCommand::Check(args) => check::check(&engine, &args),
-                SystemCommand::Df(args) => images::df::df(&engine, &store(&engine)?, &args),
+                SystemCommand::Check(args) => with_deep_trees(|| check::check(&engine, &args)),
+                SystemCommand::Df(args) => with_deep_trees(|| images::df::df(&engine, &store(&engine)?, &args)),
             }
         }
     }
@@ -122,6 +122,12 @@ fn root_only() -> Result<(), Report> {
         return Ok(());
     }
     Err(Report::usage("hull needs root: running without it is not supported yet", Some("sudo hull …")))
+}
+
+/// Does what walks through trees of layers, whose makers say how deep they are: a descriptor is held for each level.
+fn with_deep_trees(walk: impl FnOnce() -> Result<i32, Report>) -> Result<i32, Report> {
+    hull_sys::process::raise_descriptors().map_err(|error| Report::host("hold more descriptors", error))?;
+    walk()
 }
 
 /// What every verb that puts a process into a container does first; it may begin the program again.

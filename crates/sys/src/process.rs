@@ -250,6 +250,13 @@ pub fn reap_any() -> Result<Option<(i32, Ended)>> {
     Ok(ended)
 }
 
+/// Lets this process hold as many descriptors as its hard limit says (getrlimit(2)). Not for one that starts others: they
+/// would inherit it.
+pub fn raise_descriptors() -> Result<()> {
+    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, hard, hard)
+}
+
 /// `prlimit(2)` on this process. `None` is `RLIM_INFINITY`.
 pub fn setrlimit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<()> {
     let limit = Rlimit { current: soft, maximum: hard };
