@@ -20,6 +20,7 @@ fn main() {
         ["overwrite", size] => overwrite(size.parse().expect("a number")),
         ["peek", name] => peek(name),
         ["without", calls, ref command @ ..] => without(calls, command),
+        ["say", ref messages @ ..] => say(messages),
         _ => panic!("not a thing to try: {words:?}"),
     }
 }
@@ -72,6 +73,18 @@ fn without(calls: &str, command: &[&str]) {
     set_filter(&program, 0).expect("a process that may load a filter");
     let error = Command::new(command[0]).args(&command[1..]).exec();
     panic!("cannot execute {command:?}: {error}");
+}
+
+/// sd_notify(3): sends each of `messages`, in which `|` ends a line, to the socket that the environment names.
+fn say(messages: &[&str]) {
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    let address = std::env::var("NOTIFY_SOCKET").expect("NOTIFY_SOCKET");
+    for message in messages {
+        match socket.send_to(message.replace('|', "\n").as_bytes(), &address) {
+            Ok(_) => println!("said"),
+            Err(error) => println!("{error}"),
+        }
+    }
 }
 
 /// CVE-2016-9962: looks into every process that is called `name`, until standard input has ended.

@@ -24,5 +24,5 @@ pub mod user;
 pub use error::{Error, Result};
 pub use hold::Hold;
 pub use options::RunOptions;
-pub use relay::Relay;
+pub use relay::{Beside, Relay};
 pub use run::{Engine, Streams, contain, run};

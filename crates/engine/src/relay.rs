@@ -44,7 +44,16 @@ pub struct Relay {
     signals: OwnedFd,
     /// Whether other processes than the container's first may be children of ours, which nobody else waits for.
     adopts: bool,
+    beside: Option<Beside>,
     ended: Option<Ended>,
+}
+
+/// What else goes on beside the container.
+pub struct Beside {
+    /// At which there is something to read when it goes on.
+    pub descriptor: OwnedFd,
+    /// What is done then, without waiting; false if that was all.
+    pub act: Box<dyn FnMut() -> bool>,
 }
 
 fn host<E: std::fmt::Display>(doing: &'static str) -> impl Fn(E) -> Error {
@@ -71,6 +80,7 @@ impl Relay {
             before,
             signals,
             adopts: false,
+            beside: None,
             ended: None,
         };
         relay.given = Some(if options.tty { Stdio::Terminal } else { relay.streams()? });
@@ -112,6 +122,11 @@ impl Relay {
     pub fn adopt(&mut self) -> Result<()> {
         self.adopts = true;
         cred::become_subreaper().map_err(host("become the parent of orphans"))
+    }
+
+    /// Does this as well until the container has ended.
+    pub fn look_beside(&mut self, beside: Beside) {
+        self.beside = Some(beside);
     }
 
     /// Takes the status of every child that has ended; the container's first process's is kept.
@@ -207,6 +222,8 @@ impl Streams for Relay {
             ];
             let open: Vec<usize> = (0..self.flows.len()).filter(|index| self.flows[*index].is_open()).collect();
             polled.extend(open.iter().map(|index| self.flows[*index].waits_for()));
+            // Last, so that whatever the container did before its end is seen with it.
+            polled.extend(self.beside.as_ref().map(|beside| PollFd::new(&beside.descriptor, PollFlags::IN)));
             match poll(&mut polled, None) {
                 Err(Errno::INTR) => continue,
                 other => other.map_err(host("wait for the container"))?,
@@ -216,6 +233,9 @@ impl Streams for Relay {
                 if ready[index + 2] {
                     self.flows[*flow].go_on();
                 }
+            }
+            if ready.get(open.len() + 2) == Some(&true) {
+                self.beside.take_if(|beside| !(beside.act)());
             }
             if ready[1] {
                 self.forward(created)?;

@@ -14,6 +14,7 @@ mod handover;
 mod inherited;
 mod log;
 mod manage;
+mod notify;
 mod restore;
 mod spec;
 mod update;

@@ -21,7 +21,8 @@ use oci_spec::runtime::Spec;
 use super::groups::Groups;
 use super::inherited::Inherited;
 use super::log::Log;
-use super::{Call, CreateArgs, Handover, handover, manage};
+use super::notify::Proxy;
+use super::{Call, CreateArgs, Handover, handover, manage, notify};
 use crate::report::Report;
 
 /// A specification of a container with thousands of mounts has some megabytes.
@@ -36,6 +37,8 @@ pub(super) struct Bundle {
     /// What was left out of it.
     pub remarks: Vec<String>,
     pub plan: Plan,
+    /// Whether it has a socket at which it says that it is ready.
+    notifies: bool,
 }
 
 /// A container that is there, and what has to be left to it or taken away.
@@ -44,6 +47,8 @@ pub(super) struct Made {
     pub state: State,
     pub group: Cgroup,
     pub created: Created,
+    /// The socket at which it says that it is ready, of one that we stay with.
+    pub notices: Option<Proxy>,
 }
 
 /// What there is before its first process.
@@ -55,7 +60,7 @@ pub(super) struct Begun {
 
 /// `create`.
 pub(super) fn create(call: &Call<'_>, args: &CreateArgs) -> Result<(), Report> {
-    let bundle = bundle(args)?;
+    let bundle = bundle(call, args)?;
     args.handover.check_terminal(bundle.plan.process.terminal, true)?;
     let mut made = make(call, args, bundle, None)?;
     if let Err(report) = made.finish(args) {
@@ -74,7 +79,7 @@ pub(super) fn run_detached(call: &Call<'_>, args: &CreateArgs) -> Result<i32, Re
 
 /// `run`: gives the command's exit status.
 pub(super) fn run(call: &Call<'_>, args: &CreateArgs, keep: bool, adopt: bool) -> Result<i32, Report> {
-    let bundle = bundle(args)?;
+    let bundle = bundle(call, args)?;
     let tty = bundle.plan.process.terminal;
     args.handover.check_terminal(tty, false)?;
     let mut relay = Relay::prepare(&RunOptions { tty, interactive: true, ..RunOptions::default() })?;
@@ -106,9 +111,9 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
         (Some(_), None) => Start::AtOnce,
         (None, _) => Start::WhenConnected(start::listen(folder.as_fd())?),
     };
-    let stdio = match stdio {
-        Some(stdio) => stdio,
-        None => handover::given(plan.process.terminal)?,
+    let (stdio, notices) = match stdio {
+        Some(stdio) => (stdio, Proxy::open(folder.path())?),
+        None => (handover::given(plan.process.terminal)?, None),
     };
     let inputs = Inputs {
         root: tree(&bundle.rootfs)?,
@@ -129,7 +134,7 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
             return Err(error.into());
         }
     };
-    let made = Made { folder, state, group, created };
+    let made = Made { folder, state, group, created, notices };
     let pids = [made.state.process.pid];
     made.hand_over(&args.handover, spec, &pids)
 }
@@ -161,6 +166,9 @@ pub(super) fn begin(call: &Call<'_>, id: &str, bundle: &Bundle) -> Result<Begun,
     // Whoever clears up after a kill finds from here on where to look.
     folder.write(&state)?;
     folder.write_spec(&bundle.text)?;
+    if bundle.notifies {
+        notify::make_folder(folder.path())?;
+    }
     let group = groups.create(&host)?;
     Ok(Begun { folder, state, group })
 }
@@ -178,6 +186,9 @@ impl Made {
         relay.connect(&mut self.created)?;
         self.created.start()?;
         self.finish(args)?;
+        if let Some(proxy) = self.notices.take() {
+            relay.look_beside(proxy.beside(log.clone())?);
+        }
         manage::poststart(&self.state, log)
     }
 
@@ -241,7 +252,7 @@ pub fn restrict(process: &mut plan::Process, own_users: bool) -> Result<Option<S
 }
 
 /// Reads the bundle and makes its folder the current one, which relative paths of the specification are from.
-pub(super) fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
+pub(super) fn bundle(call: &Call<'_>, args: &CreateArgs) -> Result<Bundle, Report> {
     let inherited = Inherited::take(args.handover.preserve_fds, true)?;
     let folder = fs::canonicalize(&args.bundle)
         .map_err(|error| Report::host(format!("use the bundle {}", args.bundle.display()), error))?;
@@ -252,6 +263,10 @@ pub(super) fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
     read.map_err(|error| Report::host(doing(), error))?;
     if text.len() as u64 > LARGEST {
         return Err(Report::host(doing(), format!("it is larger than {LARGEST} bytes")));
+    }
+    let notifies = notify::is_wanted();
+    if notifies {
+        text = notify::lend(text, &call.root.join(&args.id));
     }
     let (spec, remarks) = spec::read(&text)?;
     if !spec.version().starts_with("1.") {
@@ -264,9 +279,12 @@ pub(super) fn bundle(args: &CreateArgs) -> Result<Bundle, Report> {
     spec.process().as_ref().map_or(Ok(()), check_process)?;
     let mut plan = Plan::from_spec(&spec)?;
     inherited.give(&mut plan.process);
+    if notifies {
+        notify::introduce(&mut plan.process);
+    }
     plan.pivot = !args.no_pivot;
     plan.keyring = if args.no_new_keyring { None } else { Some(keyring(&args.id)?) };
-    Ok(Bundle { rootfs: folder.join(root), folder, spec, text, remarks, plan })
+    Ok(Bundle { rootfs: folder.join(root), folder, spec, text, remarks, plan, notifies })
 }
 
 /// The root file system: a copy of its mounts that nothing shows.

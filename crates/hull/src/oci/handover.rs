@@ -80,11 +80,16 @@ fn send(path: &Path, descriptor: BorrowedFd<'_>, name: &[u8]) -> Result<(), Repo
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let list = [descriptor];
-        control.push(SendAncillaryMessage::ScmRights(&list));
-        rustix::net::sendmsg(&socket, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL).map(drop)
+        send_with(socket.as_fd(), descriptor, name)
     };
     send().map_err(|error| Report::host(format!("send a descriptor to {}", path.display()), error))
+}
+
+/// Sends a message with a descriptor.
+pub fn send_with(socket: BorrowedFd<'_>, descriptor: BorrowedFd<'_>, message: &[u8]) -> rustix::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let list = [descriptor];
+    control.push(SendAncillaryMessage::ScmRights(&list));
+    rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }

@@ -17,6 +17,7 @@ pub enum Format {
 }
 
 /// Where errors are told.
+#[derive(Clone)]
 pub struct Log {
     file: Option<PathBuf>,
     format: Format,

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::Shape;
 use super::log::Log;
+use super::notify::Proxy;
 use crate::report::Report;
 
 const SIGKILL: i32 = 9;
@@ -91,11 +92,15 @@ pub fn start(root: &Path, id: &str, log: &Log) -> Result<i32, Report> {
     let (folder, state, status) = find(root, id)?;
     match status {
         Status::Created => {
+            let notice = Proxy::open(folder.path())?.zip(state::init(&state)?);
             hull_runtime::start::start(folder.as_fd())?;
             if let Err(report) = poststart(&state, log) {
                 // It is not to run without them (runtime-spec, runtime.md "Lifecycle"); it may have ended by itself.
                 let _ = kill(root, id, "KILL", false);
                 return Err(report);
+            }
+            if let Some((proxy, init)) = notice {
+                proxy.until_ready(init.as_fd(), state.process.pid)?;
             }
         }
         Status::Stopped => return Err(Report::usage("cannot start a container that has stopped", None)),

@@ -79,7 +79,7 @@ pub(super) fn restore(call: &Call<'_>, args: &RestoreArgs) -> Result<i32, Report
     let images = &args.criu.image_path;
     fs::read_dir(images).map_err(|error| Report::host(format!("open the folder {}", images.display()), error))?;
     let create = args.create();
-    let bundle = bundle(&create)?;
+    let bundle = bundle(call, &create)?;
     let tty = bundle.plan.process.terminal;
     create.handover.check_terminal(tty, args.detach)?;
     let options = Options {
@@ -132,7 +132,7 @@ fn make(
             return Err(error.into());
         }
     };
-    let made = Made { folder, state, group, created };
+    let made = Made { folder, state, group, created, notices: None };
     let pids = match groups(&made.state).and_then(|group| Ok(group.processes()?)) {
         Ok(pids) => pids,
         Err(report) => {
