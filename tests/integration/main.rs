@@ -58,6 +58,7 @@ mod oci_notify;
 mod oci_rootless;
 mod oci_seccomp;
 mod oci_spec;
+mod oci_spellings;
 mod oci_systemd;
 mod oci_update;
 mod oci_user_manager;

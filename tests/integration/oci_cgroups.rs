@@ -94,6 +94,35 @@ fn devices_are_those_of_the_rules_and_what_every_container_has() {
     }
 }
 
+/// As with runc, also where no rule denies the rest. Shown to fail where the rules are only those that are given: all of the
+/// host's devices are allowed then.
+#[test]
+fn what_no_rule_allows_is_denied() {
+    let script = "head -c 0 /dev/null && echo null; head -c 0 /dev/kmsg && echo kmsg";
+    let bundle = Bundle::new(script);
+    let kmsg = json!({"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 438});
+    bundle.change(|spec| {
+        spec["linux"]["devices"] = json!([kmsg]);
+        for set in spec["process"]["capabilities"].as_object_mut().unwrap().values_mut() {
+            set.as_array_mut().unwrap().push("CAP_SYSLOG".into());
+        }
+    });
+    let other = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm"});
+    for (rules, seen) in [
+        (Value::Null, "null\n"),
+        (json!([]), "null\n"),
+        (json!([other]), "null\n"),
+        (json!([{"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]), "null\nkmsg\n"),
+        (json!([{"allow": true, "access": "rwm"}]), "null\nkmsg\n"),
+    ] {
+        bundle.change(|spec| spec["linux"]["resources"]["devices"] = rules.clone());
+        let said = bundle.oci(&["run", &bundle.id("devices")]);
+        assert_eq!(said.out, seen, "{rules}: {said:?}");
+    }
+    bundle.change(|spec| _ = spec["linux"].as_object_mut().unwrap().remove("resources"));
+    assert_eq!(bundle.oci(&["run", &bundle.id("devices")]).out, "null\n");
+}
+
 /// runtime-spec, "Cgroup ownership". Shown to fail without `Cgroup::give_to`: the container's root cannot make a group.
 #[test]
 fn the_group_is_the_containers_roots_where_it_sees_it_writable() {

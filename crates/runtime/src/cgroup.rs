@@ -28,7 +28,7 @@ mod unit;
 
 pub use adopt::stop_unit;
 pub use clear::{is_abandoned, kill_leftover, leftovers, remove_leftover};
-pub use devices::standard_devices;
+pub use devices::{device_rules, standard_devices};
 pub use freezer::is_frozen;
 pub(crate) use host::unescape;
 pub use host::{Hierarchy, Host, Version};

@@ -16,6 +16,7 @@ use crate::error::{Doing, Error, Result};
 use crate::identity;
 use crate::passwd;
 use crate::plan::Process;
+use crate::running;
 
 /// Into the working directory, and a look whether it is inside the root: an inherited folder is not (CVE-2024-21626).
 pub(crate) fn enter_cwd(plan: &Process) -> Result<()> {
@@ -56,6 +57,7 @@ impl<'a> Ready<'a> {
     pub(crate) fn confine(&self, label: impl FnOnce() -> Result<()>, line: &Line) -> Result<()> {
         let plan = self.plan;
         label()?;
+        running::limit_files(plan)?;
         if plan.no_new_privs {
             cred::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
             identity::limit(plan)?;

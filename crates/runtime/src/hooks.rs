@@ -4,15 +4,18 @@
 //! fails, or does not end in time, ends what was being done. Source: runtime-spec, config.md "POSIX-platform Hooks".
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hull_sys::process;
+use hull_sys::{Errno, process};
 use oci_spec::runtime::{Hook as SpecHook, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -161,11 +164,11 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         command.arg0(name).args(args);
     }
     command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let (mut input, stdin) = Input::new(state).map_err(|error| Error::setup(doing(), error))?;
+    command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| Error::setup(doing(), error))?;
-    // One that does not read gets no state, which is its own affair.
-    let _ = child.stdin.take().map(|mut input| input.write_all(state.as_bytes()));
-    let (ended, said) = until_end(&mut child, hook.timeout).map_err(|error| Error::setup(doing(), error))?;
+    let (ended, said) =
+        until_end(&mut child, &mut input, hook.timeout).map_err(|error| Error::setup(doing(), error))?;
     match ended {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(Error::setup(doing(), format!("{status}: {}", said.trim_end()))),
@@ -176,12 +179,51 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
     }
 }
 
+/// What a hook reads: written as fast as it is read, for the state may be longer than what a pipe holds, and a hook need not
+/// read any of it.
+struct Input<'a> {
+    rest: &'a [u8],
+    /// None once all is written, so that the hook comes to its end.
+    writer: Option<OwnedFd>,
+    /// Somebody can always read: a write to nobody would be a signal, which would end the command's process.
+    _reader: OwnedFd,
+}
+
+impl<'a> Input<'a> {
+    /// The input, and the hook's end of it.
+    fn new(state: &'a str) -> rustix::io::Result<(Self, OwnedFd)> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        // Of this end alone: the hook's own would surprise it.
+        fcntl_setfl(&writer, OFlags::WRONLY | OFlags::NONBLOCK)?;
+        let stdin = rustix::io::fcntl_dupfd_cloexec(&reader, 3)?;
+        Ok((Self { rest: state.as_bytes(), writer: Some(writer), _reader: reader }, stdin))
+    }
+
+    /// Writes what there is room for.
+    fn write(&mut self) -> rustix::io::Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        match rustix::io::write(writer, self.rest) {
+            Ok(count) => self.rest = &self.rest[count..],
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        if self.rest.is_empty() {
+            self.writer = None;
+        }
+        Ok(())
+    }
+}
+
 /// How often an end is looked for.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How much of what it says is told, in bytes, or a little more.
+const MOST: usize = 1 << 16;
 
 /// Its status, none if it was killed for the time that it took, and what it wrote to its standard error.
 fn until_end(
     child: &mut Child,
+    input: &mut Input<'_>,
     timeout: Option<Duration>,
 ) -> std::io::Result<(Option<std::process::ExitStatus>, String)> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
@@ -190,30 +232,35 @@ fn until_end(
     let mut errors = child.stderr.take();
     let end = process::end_of(child.id() as i32).map_err(std::io::Error::other)?;
     loop {
+        input.write()?;
         // Where nothing tells of its end it is looked for.
         let wait = if end.is_some() { left() } else { Some(left().unwrap_or(LOOK).min(LOOK)) };
         let wait = wait.map(|wait| Timespec::try_from(wait).unwrap_or_default());
         let mut polled: Vec<PollFd<'_>> = errors.iter().map(|errors| PollFd::new(errors, PollFlags::IN)).collect();
         polled.extend(end.as_ref().map(|end| PollFd::new(end, PollFlags::IN)));
-        let count = rustix::io::retry_on_intr(|| poll(&mut polled, wait.as_ref()))?;
+        polled.extend(input.writer.as_ref().map(|writer| PollFd::new(writer, PollFlags::OUT)));
+        rustix::io::retry_on_intr(|| poll(&mut polled, wait.as_ref()))?;
         let readable = errors.is_some() && !polled[0].revents().is_empty();
-        let ended = child.try_wait()?.is_some();
+        let ended = child.try_wait()?;
         if readable {
             let mut buffer = [0; 4096];
             match errors.as_mut().map_or(Ok(0), |errors| errors.read(&mut buffer))? {
                 0 => errors = None,
-                count if said.len() < 1 << 16 => said.extend(&buffer[..count]),
+                count if said.len() < MOST => said.extend(&buffer[..count]),
                 _ => {}
             }
-            continue;
         }
-        if ended {
-            return Ok((Some(child.wait()?), String::from_utf8_lossy(&said).into_owned()));
-        }
-        if count == 0 && left().is_some_and(|left| left.is_zero()) {
-            child.kill()?;
-            child.wait()?;
-            return Ok((None, String::new()));
+        match ended {
+            // What it left behind may go on writing for ever.
+            Some(status) if !readable || said.len() >= MOST => {
+                return Ok((Some(status), String::from_utf8_lossy(&said).into_owned()));
+            }
+            None if left().is_some_and(|left| left.is_zero()) => {
+                child.kill()?;
+                child.wait()?;
+                return Ok((None, String::new()));
+            }
+            _ => {}
         }
     }
 }
@@ -246,8 +293,23 @@ mod tests {
         assert!(fail(hook("echo why >&2; exit 3", None)).contains("exit status: 3: why"));
         let start = Instant::now();
         assert!(fail(hook("exec sleep 60", Some(1))).contains("did not end within 1 s"));
+        // Also one that never stops talking, or leaves somebody behind who does not.
+        assert!(fail(hook("while :; do echo word >&2; done", Some(1))).contains("did not end within 1 s"));
+        assert!(fail(hook("(while echo word; do :; done) >&2 & exit 4", None)).contains("exit status: 4"));
         assert!(start.elapsed() < Duration::from_secs(20));
         assert!(fail(Hook { path: "/no/such".into(), ..hook("", None) }).contains("/no/such"));
+    }
+
+    /// Shown to fail (by not ending) with a state that is written before anything else is looked at.
+    #[test]
+    fn a_state_that_a_pipe_does_not_hold_is_read_whole_or_not_at_all() {
+        let long = "x".repeat(300_000);
+        let annotations = HashMap::from([("long".to_owned(), long)]);
+        let about = About { annotations, ..About::default() };
+        run(&[hook("test $(wc -c) -gt 300000", Some(20))], &about, "creating", 1).unwrap();
+        run(&[hook("true", Some(20)), hook("exec <&-; sleep 0.1", Some(20))], &about, "creating", 1).unwrap();
+        let error = run(&[hook("exec sleep 60", Some(1))], &about, "creating", 1).unwrap_err();
+        assert!(error.to_string().contains("did not end within 1 s"), "{error}");
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub fn parse(destination: &str, options: &[String]) -> Result<Options> {
     let mut sorted = Options::default();
     for option in options {
         if !attribute(&mut sorted, option) && !propagation(&mut sorted, option) {
-            own(&mut sorted, destination, option)?;
+            parts(option).try_for_each(|part| own(&mut sorted, destination, part))?;
         }
     }
     if sorted.bind.is_some() {
@@ -218,6 +218,19 @@ fn propagation(sorted: &mut Options, option: &str) -> bool {
     }
 }
 
+/// A file system's options, of which one string may hold several, as mount(2) takes them: between commas, except for one
+/// after a backslash or in quotes, which is a part of a value. Empty ones say nothing.
+fn parts(option: &str) -> impl Iterator<Item = &str> {
+    let (mut escaped, mut quoted) = (false, false);
+    let ends = move |letter: char| {
+        let plain = !escaped;
+        escaped = plain && letter == '\\';
+        quoted ^= plain && letter == '"';
+        plain && !quoted && letter == ','
+    };
+    option.split(ends).filter(|part| !part.is_empty())
+}
+
 fn own(sorted: &mut Options, destination: &str, option: &str) -> Result<()> {
     let doing = || format!("mount {destination}");
     let text = |part: &str| {
@@ -247,6 +260,22 @@ mod tests {
         assert_eq!(sorted.propagation, [(u64::from(MountPropagationFlags::DOWNSTREAM.bits()), true)]);
         assert_eq!(sorted.data.len(), 2);
         assert_eq!(sorted.bind, None);
+    }
+
+    #[test]
+    fn one_string_may_hold_several_options_of_a_file_system() {
+        let data = |option: &str| -> Vec<String> {
+            let text = |(key, value): &(CString, Option<CString>)| match value {
+                Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
+                None => key.to_string_lossy().into_owned(),
+            };
+            sort(&[option]).data.iter().map(text).collect()
+        };
+        assert_eq!(data("size=1m,mode=700"), ["size=1m", "mode=700"]);
+        assert_eq!(data(r"lowerdir=/a\,b:/c,index=off"), [r"lowerdir=/a\,b:/c", "index=off"]);
+        assert_eq!(data(r#"context="a:s0:c1,c2",size=1m"#), [r#"context="a:s0:c1,c2""#, "size=1m"]);
+        assert_eq!(data(""), [""; 0]);
+        assert_eq!(data(",,noswap,"), ["noswap"]);
     }
 
     #[test]

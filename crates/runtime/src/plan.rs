@@ -86,7 +86,7 @@ impl Plan {
     pub fn from_spec(spec: &Spec) -> Result<Self> {
         let (process, linux) = (process_of(spec)?, linux_of(spec)?);
         let (process, linux) = (process.as_ref(), linux.as_ref());
-        refuse_label("linux.mountLabel", linux.mount_label().as_deref())?;
+        refuse_label("linux.mountLabel", linux.mount_label())?;
         let namespaces = Isolation::from_spec(spec, linux)?;
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
         Ok(Self {
@@ -172,49 +172,93 @@ fn text(doing: &str, value: &str) -> Result<CString> {
 }
 
 fn optional(doing: &str, value: &Option<String>) -> Result<Option<CString>> {
-    value.as_deref().map(|value| text(doing, value)).transpose()
+    given(value).map(|value| text(doing, value)).transpose()
 }
 
-/// An empty label is what is written where there is none.
-fn refuse_label(field: &str, label: Option<&str>) -> Result<()> {
-    match label.filter(|label| !label.is_empty()) {
+/// The word, unless it is empty, which is what some write where there is none.
+fn given(value: &Option<String>) -> Option<&str> {
+    value.as_deref().filter(|value| !value.is_empty())
+}
+
+fn refuse_label(field: &str, label: &Option<String>) -> Result<()> {
+    match given(label) {
         Some(label) => Err(Error::invalid(format!("set {field} to {label:?}"), "hull does not apply SELinux labels")),
         None => Ok(()),
     }
 }
 
-/// Parameters that a namespace owns; all others would change the host (`threats` of `+`, `..` and the like end here
-/// as well: a name is letters, digits, `.`, `_`, `-`).
+/// Parameters that a namespace owns; all others would change the host.
 fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: &Isolation) -> Result<Vec<Sysctl>> {
-    const IPC: [&str; 9] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-        "fs.mqueue",
+    const IPC: [&str; 8] = [
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
     ];
     let mut all = Vec::new();
     for (name, value) in linux.sysctl().iter().flatten() {
         let doing = || format!("set the sysctl {name:?}");
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if !name.chars().all(plain) || name.contains("..") || value.contains(['\n', '\0']) {
-            return Err(Error::invalid(doing(), "name or value holds a character that has no place there"));
-        }
-        let owner = match name.as_str() {
-            name if name.starts_with("net.") => Namespaces::NETWORK,
-            "kernel.domainname" => Namespaces::UTS,
-            name if IPC.iter().any(|known| name == *known || name.starts_with("fs.mqueue.")) => Namespaces::IPC,
+        let path = path_of(name).filter(|_| !value.contains(['\n', '\0']));
+        let path =
+            path.ok_or_else(|| Error::invalid(doing(), "name or value holds a character that has no place there"))?;
+        let owner = match path.as_str() {
+            path if path.starts_with("net/") => Namespaces::NETWORK,
+            "kernel/domainname" => Namespaces::UTS,
+            path if IPC.contains(&path) || path.starts_with("fs/mqueue/") => Namespaces::IPC,
             _ => return Err(Error::invalid(doing(), "it belongs to no namespace, so it would change the host")),
         };
         if !namespaces.has(owner) {
             return Err(Error::invalid(doing(), "the container shares that namespace with the host"));
         }
-        all.push(Sysctl { name: text(&doing(), &name.replace('.', "/"))?, value: value.clone(), owner });
+        all.push(Sysctl { name: text(&doing(), &path)?, value: value.clone(), owner });
     }
     all.sort();
     Ok(all)
+}
+
+/// The path below /proc/sys of a parameter, as sysctl(8) reads it: the first `.` or `/` is what stands between the words, and
+/// the other one for a `.` in a word (`net.ipv4.conf.eth0/100.forwarding`). None of `+`, `..` and the like is a word.
+fn path_of(name: &str) -> Option<String> {
+    let path: String = match name.find(['.', '/']).map(|at| &name[at..=at]) {
+        Some("/") => name.to_owned(),
+        _ => name
+            .chars()
+            .map(|letter| {
+                if letter == '.' {
+                    '/'
+                } else if letter == '/' {
+                    '.'
+                } else {
+                    letter
+                }
+            })
+            .collect(),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let word = |word: &str| !matches!(word, "" | "." | "..") && word.chars().all(plain);
+    path.split('/').all(word).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_named_with_dots_or_with_slashes() {
+        for (name, wanted) in [
+            ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+            ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
+            ("net.ipv4.conf.eth0/100.forwarding", "net/ipv4/conf/eth0.100/forwarding"),
+            ("net/ipv4/conf/eth0.100/forwarding", "net/ipv4/conf/eth0.100/forwarding"),
+        ] {
+            assert_eq!(path_of(name).as_deref(), Some(wanted));
+        }
+        for name in ["", "net..x", "net.//.x", "net/../x", "net/./x", "/net/x", "net/x/", "net.x+", "net/x y", "."] {
+            assert_eq!(path_of(name), None, "{name:?}");
+        }
+    }
 }

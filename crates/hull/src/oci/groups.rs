@@ -41,14 +41,13 @@ impl Groups {
         if !needed && !place.is_open(host) {
             return Ok(Self { resources, writes: Vec::new(), place: None });
         }
-        let writes = match resources.devices() {
-            Some(rules) => {
+        let writes = match call.caller.is_user() {
+            true => limits,
+            false => {
                 let mut all = resources.clone();
-                // After the specification's rules those that every container may use.
-                all.set_devices(Some([rules.clone(), cgroup::standard_devices()].concat()));
+                all.set_devices(Some(cgroup::device_rules(resources.devices().as_deref().unwrap_or_default())));
                 cgroup::plan(host, &all)?
             }
-            None => limits,
         };
         Ok(Self { resources, writes, place: Some(place) })
     }

@@ -43,6 +43,15 @@ pub(super) fn line(rule: &LinuxDeviceCgroup) -> Result<Write> {
     Ok(write("devices", if rule.allow() { "devices.allow" } else { "devices.deny" }, value))
 }
 
+/// All rules of a container whose specification has `rules`: what they allow and what every container may use, and nothing
+/// else, also where none of them denies the rest.
+pub fn device_rules(rules: &[LinuxDeviceCgroup]) -> Vec<LinuxDeviceCgroup> {
+    let mut nothing = LinuxDeviceCgroup::default();
+    nothing.set_allow(false).set_access(Some("rwm".to_owned()));
+    let first = (rules.first() != Some(&nothing)).then_some(nothing);
+    first.into_iter().chain(rules.iter().cloned()).chain(standard_devices()).collect()
+}
+
 /// What every container may use: the standard devices and terminals. Making any node is allowed, opening it is not.
 pub fn standard_devices() -> Vec<LinuxDeviceCgroup> {
     use LinuxDeviceType as Type;

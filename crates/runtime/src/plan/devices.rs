@@ -48,11 +48,18 @@ pub(super) fn devices(linux: &Linux) -> Result<Vec<Device>> {
         owner: (0, 0),
     });
     let mut all: Vec<Device> = standard.collect();
-    for device in linux.devices().iter().flatten() {
+    for device in linux.devices().iter().flatten().filter(|device| !is_ptmx(device)) {
         all.retain(|known| known.path != *device.path());
         all.push(node(device)?);
     }
     Ok(all)
+}
+
+/// The host's /dev/ptmx, which is in the list of whoever lends all devices. The container's own leads to its own terminals
+/// (runtime-spec, "Default Devices").
+fn is_ptmx(device: &LinuxDevice) -> bool {
+    let terminals = matches!(device.typ(), LinuxDeviceType::C | LinuxDeviceType::U);
+    device.path() == Path::new("/dev/ptmx") && terminals && (device.major(), device.minor()) == (5, 2)
 }
 
 fn node(device: &LinuxDevice) -> Result<Device> {
@@ -110,6 +117,13 @@ mod tests {
         assert_eq!(all.len(), DEFAULT.len());
         let null = all.last().unwrap();
         assert_eq!((null.mode, null.owner, null.to_string().as_str()), (0o600, (7, 0), "/dev/null c 1:3 600"));
+    }
+
+    #[test]
+    fn the_hosts_ptmx_is_not_lent() {
+        let of =
+            |minor: i64| plan(json!([{"type": "c", "path": "/dev/ptmx", "major": 5, "minor": minor}])).unwrap().len();
+        assert_eq!((of(2), of(3)), (DEFAULT.len(), DEFAULT.len() + 1));
     }
 
     #[test]

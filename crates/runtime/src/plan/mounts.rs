@@ -3,7 +3,7 @@
 //! Source: runtime-spec, config.md "Mounts" and "Linux mount options", config-linux.md "Rootfs Mount Propagation".
 
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use hull_sys::ns::Namespaces;
 use oci_spec::runtime::{Linux, Mount};
@@ -66,12 +66,12 @@ pub enum Ids {
 }
 
 pub(super) fn mount(mount: &Mount, namespaces: &Isolation) -> Result<MountStep> {
-    let destination = mount.destination().clone();
+    if mount.destination().as_os_str().is_empty() {
+        return Err(Error::invalid("mount a file system", "it has no destination"));
+    }
+    let destination = plain(mount.destination());
     let shown = destination.display().to_string();
     let doing = format!("mount {shown}");
-    if !destination.is_absolute() {
-        return Err(Error::invalid(doing, "the destination is not absolute"));
-    }
     let empty = Vec::new();
     let options = options::parse(&shown, mount.options().as_ref().unwrap_or(&empty))?;
     let kind = mount.typ().as_deref().unwrap_or("none");
@@ -97,6 +97,20 @@ pub(super) fn mount(mount: &Mount, namespaces: &Isolation) -> Result<MountStep> 
         return Err(Error::invalid(doing, "ids are mapped on binds only"));
     }
     Ok(MountStep { destination, what, options, ids })
+}
+
+/// The path from the root, where a relative one begins as well (runtime-spec: "for compatibility"), with each `..` taken for
+/// its words, as runc does: what an image has there may not exist yet, or be a link.
+fn plain(path: &Path) -> PathBuf {
+    let mut all = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => all.push(name),
+            Component::ParentDir => _ = all.pop(),
+            _ => {}
+        }
+    }
+    all
 }
 
 /// The mount's own mappings, else the container's.
@@ -159,9 +173,17 @@ mod tests {
         assert!(
             error(json!({"destination": "/x", "type": "proc", "options": ["tmpcopyup"]})).contains("for a tmpfs")
         );
-        assert!(error(json!({"destination": "x", "type": "proc"})).contains("not absolute"));
+        assert!(error(json!({"destination": "", "type": "proc"})).contains("no destination"));
         assert!(error(json!({"destination": "/x", "type": "none"})).contains("neither a type nor"));
         assert!(error(json!({"destination": "/x", "options": ["bind"]})).contains("needs a source"));
+    }
+
+    #[test]
+    fn a_destination_is_from_the_root_and_has_no_dots() {
+        for (given, wanted) in [("x", "/x"), ("/a/../b/./c/", "/b/c"), ("../../x", "/x"), ("/", "/"), ("/..", "/")] {
+            let step = plan(json!({"destination": given, "type": "tmpfs"}), &Isolation::default()).unwrap();
+            assert_eq!(step.destination, Path::new(wanted), "{given}");
+        }
     }
 
     #[test]

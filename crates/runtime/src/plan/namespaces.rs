@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use hull_sys::ns::Namespaces;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 
+use super::given;
 use crate::error::{Error, Result};
 
 const DOING: &str = "create the container";
@@ -120,8 +121,8 @@ impl Isolation {
             return refuse(cause.into());
         }
         let named = [
-            ("hostname", spec.hostname().is_some(), Namespaces::UTS),
-            ("domainname", spec.domainname().is_some(), Namespaces::UTS),
+            ("hostname", given(spec.hostname()).is_some(), Namespaces::UTS),
+            ("domainname", given(spec.domainname()).is_some(), Namespaces::UTS),
             ("linux.uidMappings", !self.uids.is_empty(), Namespaces::USER),
             ("linux.gidMappings", !self.gids.is_empty(), Namespaces::USER),
         ];
@@ -246,6 +247,12 @@ mod tests {
             let error = isolation(linux, rest).unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");
         }
+    }
+
+    #[test]
+    fn an_empty_name_is_none() {
+        let mount = json!({"namespaces": [{"type": "mount"}]});
+        isolation(mount, json!({"hostname": "", "domainname": ""})).unwrap();
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Process {
     /// # Errors
     /// What the specification asks for and no kernel does, by name.
     pub fn from_spec(process: &SpecProcess, linux: &Linux) -> Result<Self> {
-        refuse_label("process.selinuxLabel", process.selinux_label().as_deref())?;
+        refuse_label("process.selinuxLabel", process.selinux_label())?;
         let user = process.user();
         let mut groups = user.additional_gids().clone().unwrap_or_default();
         if [user.uid(), user.gid()].iter().chain(&groups).any(|id| *id == u32::MAX) {
@@ -86,8 +86,7 @@ impl Process {
             groups: Some(groups),
             umask: user.umask(),
             no_new_privs: process.no_new_privileges().unwrap_or(false),
-            apparmor: optional("apply the AppArmor profile", process.apparmor_profile())?
-                .filter(|profile| !profile.is_empty()),
+            apparmor: optional("apply the AppArmor profile", process.apparmor_profile())?,
             seccomp,
             terminal: process.terminal().unwrap_or(false),
             cwd: process.cwd().clone(),
@@ -178,7 +177,10 @@ fn rlimits(process: &SpecProcess) -> Result<Vec<Limit>> {
                 Type::RlimitRtprio => Resource::Rtprio,
                 Type::RlimitRttime => Resource::Rttime,
             };
-            Ok((resource, limit(rlimit.soft()), limit(rlimit.hard())))
+            match process.rlimits().iter().flatten().filter(|other| other.typ() == rlimit.typ()).count() {
+                1 => Ok((resource, limit(rlimit.soft()), limit(rlimit.hard()))),
+                _ => Err(Error::invalid(format!("set the limit {}", rlimit.typ()), "process.rlimits has it twice")),
+            }
         })
         .collect()
 }
