@@ -12,7 +12,7 @@ PACKAGES := apache2-utils buildah busybox-static catatonit chromium criu crun do
 	time umoci zstd
 BENCH_PACKAGES := crun curl docker-registry docker.io gcc libc6-dev mmdebstrap podman python3 runc skopeo time
 FUZZ_PACKAGES := g++ util-linux
-VM_PACKAGES := containerd qemu-system-x86 mmdebstrap e2fsprogs cpio
+VM_PACKAGES := checkpolicy containerd qemu-system-x86 mmdebstrap e2fsprogs cpio
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hull
 # The image that the demo is built on, of the store or of a registry; if none is given demo/image takes Alpine or, without a
 # registry, this one of Debian's own packages, which is made once.

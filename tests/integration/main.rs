@@ -71,6 +71,7 @@ mod push;
 mod referrers;
 mod registry_peers;
 mod run;
+mod selinux;
 mod store;
 mod store_check;
 mod terminal;

@@ -98,7 +98,7 @@ fn its_status_is_the_commands_and_a_failure_has_runcs_words_and_status() {
     }
     failed(&oci(&["--additional-gids=-1", id, "true"]), "must be a positive number");
     failed(&oci(&["--cap", "CAP_NONSENSE", id, "true"]), "CAP_NONSENSE");
-    failed(&oci(&["--process-label", "a:b:c:d", id, "true"]), "process.selinuxLabel");
+    failed(&oci(&["--process-label", "a:b:c:d", id, "true"]), "apply the SELinux label");
     bundle.ok(&["pause", id]);
     failed(&oci(&[id, "true"]), "cannot exec in a paused container (use --ignore-paused to override)");
     bundle.ok(&["resume", id]);

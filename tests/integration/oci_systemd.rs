@@ -49,6 +49,10 @@ fn a_container_is_a_unit_with_its_limits_until_it_is_deleted() {
     }
     let (bundle, id, unit) = bundle("cat /proc/self/cgroup >/seen; sleep 1000", "unit");
     bundle.change(|spec| {
+        // On v1 `runc spec` leaves it out.
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+        namespaces.push(json!({"type": "cgroup"}));
         spec["linux"]["resources"] = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 77},
             "cpu": {"shares": 1024, "quota": 50_500, "period": 100_000, "cpus": "0"},
             "devices": [{"allow": false, "access": "rwm"}]});

@@ -15,6 +15,7 @@ pub(crate) fn files(hostname: &str, host_network: bool) -> Vec<MountStep> {
     let texts = [hosts.into_bytes(), format!("{hostname}\n").into_bytes(), resolv];
     let file = |(target, text)| MountStep {
         destination: Path::new(target).into(),
+        label: None,
         what: What::File { text },
         options: Default::default(),
         ids: None,

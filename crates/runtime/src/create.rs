@@ -91,9 +91,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
         let cause = "without a mount namespace of its own it would change the caller's mounts";
         return Err(Error::invalid("create the container", cause));
     }
-    if let Some(profile) = &plan.process.apparmor {
-        lsm::check(profile)?;
-    }
+    lsm::check(&plan.process, plan.mount_label.as_ref())?;
     trace::stage(
         "open what the host lends",
         "What only this side can open is opened now, as a detached copy: the sources of binds for a container that has no \

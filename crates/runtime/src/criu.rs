@@ -20,6 +20,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use hull_sys::ns::Namespaces;
+use rustix::fs::{FlockOperation, flock};
 
 pub use checkpoint::{Subject, checkpoint};
 pub use restore::{Restoration, restore};
@@ -29,6 +30,7 @@ pub use talk::find;
 use crate::cgroup::{Hierarchy, Host, Version};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, word};
+use crate::state;
 use rpc::{Opts, PageServer};
 
 /// What is said to criu in the caller's name; most of it is explained in criu(8) under the same name.
@@ -96,7 +98,9 @@ impl Options {
     fn folders(&self, root: &Path) -> Result<Folders> {
         let open = |path: &Path| {
             let doing = || format!("open the folder {}", path.display());
-            let path = root.join(path.strip_prefix("/").unwrap_or(path));
+            // An absolute link on the way would lead out of `root`.
+            let path = std::fs::canonicalize(path).map_err(|error| Error::setup(doing(), error))?;
+            let path = root.join(path.strip_prefix("/").unwrap_or(&path));
             let folder = File::open(path).map_err(|error| Error::setup(doing(), error))?;
             match folder.metadata().map_err(|error| Error::setup(doing(), error))?.is_dir() {
                 true => Ok(folder),
@@ -150,11 +154,20 @@ struct Yard {
     path: PathBuf,
     /// Where each is on the host, and its place.
     hierarchies: Vec<(PathBuf, PathBuf)>,
+    /// Keeps everybody else out of the place until it is gone.
+    _lock: File,
 }
 
 impl Yard {
-    /// An empty one, below the container's folder.
-    fn new(folder: &Path) -> Result<Self> {
+    /// An empty one, below the container's folder, for one checkpoint or restore at a time.
+    ///
+    /// # Errors
+    /// Another one of the container is under way, which may take as long as its pages are waited for: `doing` cannot be done.
+    fn new(folder: &Path, doing: &str) -> Result<Self> {
+        // Not of the folder, on which others wait for their turn: a `delete --force` would wait as long.
+        let lock = File::open(folder.join(state::SPEC)).map_err(|error| Error::setup(doing, error))?;
+        let refuse = |_| Error::invalid(doing, "another checkpoint of it, or its restore, is under way");
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(refuse)?;
         let path = folder.join("cgroups");
         let doing = |error| Error::setup(format!("make the folder {}", path.display()), error);
         match std::fs::remove_dir_all(&path) {
@@ -172,7 +185,7 @@ impl Yard {
             (hierarchy.mount, place)
         };
         let hierarchies = Host::detect()?.hierarchies.into_iter().map(place).collect();
-        Ok(Self { path, hierarchies })
+        Ok(Self { path, hierarchies, _lock: lock })
     }
 
     /// Makes each place with `make`.

@@ -62,9 +62,7 @@ pub struct Inputs<'a> {
 /// The step that failed, in the parent or in the child; the child is dead and reaped then.
 pub fn exec(plan: &Process, inputs: Inputs<'_>) -> Result<Created> {
     out_of_reach()?;
-    if let Some(profile) = &plan.apparmor {
-        lsm::check(profile)?;
-    }
+    lsm::check(plan, None)?;
     trace::stage(
         "look for the container",
         "Its first process stands for it; each of its namespaces that is not ours is a part of the way in.",
@@ -135,10 +133,10 @@ fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line
     if let Some(adjustment) = plan.oom_score_adj {
         join::set_oom_score(None, adjustment)?;
     }
-    if let Some(profile) = &plan.apparmor {
+    if lsm::concerns(plan) {
         let proc =
             fs::openat(CWD, c"/proc", OFlags::PATH | OFlags::DIRECTORY, 0).doing(|| "open /proc".to_owned())?;
-        lsm::label_exec(proc.as_fd(), profile)?;
+        lsm::label_exec(proc.as_fd(), plan)?;
     }
 
     trace::stage(

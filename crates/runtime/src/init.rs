@@ -92,9 +92,6 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
         "No terminal but its own can signal the process, and a new network has one interface, which is down.",
     );
     process::setsid().doing(|| "start a session".to_owned())?;
-    if let Some(name) = &plan.keyring {
-        keyring::make(name, plan.namespaces.has(Namespaces::USER))?;
-    }
     // Nodes and folders made below get exactly the modes that are written there.
     process::umask(0);
     if plan.namespaces.new.contains(Namespaces::NETWORK) {
@@ -103,10 +100,14 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
     netdev::take(&plan.net_devices, &devices, line)?;
 
     let root = rootfs::attach(plan, inputs.root, inputs.place.as_deref())?;
-    let proc = match plan.sysctl.is_empty() && plan.process.apparmor.is_none() {
+    let proc = match plan.sysctl.is_empty() && !lsm::concerns(&plan.process) {
         true => None,
         false => Some(private_proc(plan)?),
     };
+    if let Some(name) = &plan.keyring {
+        proc.as_ref().map_or(Ok(()), |proc| lsm::label_keys(proc.as_fd(), &plan.process))?;
+        keyring::make(name, plan.namespaces.has(Namespaces::USER))?;
+    }
     let groups = inputs.cgroup.view();
     let (mut files, mut late) = (None, Vec::new());
 
@@ -174,10 +175,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
     command::enter_cwd(&plan.process)?;
     streams::take(&plan.process, &stdio)?;
 
-    let label = || match (&plan.process.apparmor, &proc) {
-        (Some(profile), Some(proc)) => lsm::label_exec(proc.as_fd(), profile),
-        _ => Ok(()),
-    };
+    let label = || proc.as_ref().map_or(Ok(()), |proc| lsm::label_exec(proc.as_fd(), &plan.process));
     if let Start::WhenConnected(listener) = &inputs.start {
         // A caller takes what `start` says for a failure of its own; that there is no such program it can name.
         diagnose::look(&plan.process)?;

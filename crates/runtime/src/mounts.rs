@@ -13,7 +13,7 @@ use rustix::fs::{FileType, OFlags};
 
 use crate::error::{Doing, Error, Result};
 use crate::plan::{MountStep, Plan, What};
-use crate::{copyup, idmap};
+use crate::{copyup, idmap, lsm};
 
 const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
 
@@ -142,7 +142,15 @@ fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>)
     if step.options.copy_up || freezes_late(step) {
         attributes -= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
+    // That of an IPC namespace's queues is there already, and its files cannot be labelled as one.
+    let as_one = kind != c"mqueue";
+    if let (Some(label), true) = (&step.label, as_one) {
+        options.push(context(label));
+    }
     let made = mount::new_filesystem(kind, source, &options, attributes).doing(doing)?;
+    if !as_one {
+        lsm::label_file(made.as_fd(), step)?;
+    }
     if let (true, Some(covered)) = (step.options.copy_up, &covered) {
         copyup::copy(covered.as_fd(), made.as_fd()).doing(|| format!("copy up {}", step.destination.display()))?;
     }
@@ -309,7 +317,7 @@ pub(crate) fn mask(root: &Root, plan: &Plan) -> Result<()> {
         };
         let folder = is_folder(target.as_fd()).doing(doing)?;
         let cover = match (&empty, folder) {
-            (None, true) => empty_folder().doing(doing)?,
+            (None, true) => empty_folder(plan.mount_label.as_ref()).doing(doing)?,
             (Some(first), true) => copy(first.as_fd()).doing(doing)?,
             (_, false) => copy(null.as_fd()).doing(doing)?,
         };
@@ -322,8 +330,16 @@ pub(crate) fn mask(root: &Root, plan: &Plan) -> Result<()> {
 }
 
 /// A detached mount of a folder that nothing can be put into.
-fn empty_folder() -> hull_sys::Result<OwnedFd> {
-    tmpfs(&[(c"size", c"0k"), (c"nr_inodes", c"1")], MountAttrFlags::MOUNT_ATTR_RDONLY)
+fn empty_folder(label: Option<&CString>) -> hull_sys::Result<OwnedFd> {
+    let options =
+        [(c"size", c"0k"), (c"nr_inodes", c"1")].map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
+    let options: Vec<_> = options.into_iter().chain(label.map(|label| context(label))).collect();
+    mount::new_filesystem(c"tmpfs", None, &options, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// The option by which all files of a file system have one label.
+fn context(label: &CStr) -> (CString, Option<CString>) {
+    (c"context".to_owned(), Some(label.to_owned()))
 }
 
 /// A detached tmpfs.

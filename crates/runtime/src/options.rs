@@ -237,6 +237,8 @@ fn own(sorted: &mut Options, destination: &str, option: &str) -> Result<()> {
         CString::new(part).map_err(|_| Error::invalid(doing(), format!("option {option:?} holds a NUL")))
     };
     let (key, value) = match option.split_once('=') {
+        // A label may be in quotes, which mount(2) takes away and fsconfig(2) does not.
+        Some((key, value)) if key.ends_with("context") => (key, Some(text(value.trim_matches('"'))?)),
         Some((key, value)) => (key, Some(text(value)?)),
         None => (option, None),
     };
@@ -273,7 +275,7 @@ mod tests {
         };
         assert_eq!(data("size=1m,mode=700"), ["size=1m", "mode=700"]);
         assert_eq!(data(r"lowerdir=/a\,b:/c,index=off"), [r"lowerdir=/a\,b:/c", "index=off"]);
-        assert_eq!(data(r#"context="a:s0:c1,c2",size=1m"#), [r#"context="a:s0:c1,c2""#, "size=1m"]);
+        assert_eq!(data(r#"context="a:s0:c1,c2",size=1m"#), ["context=a:s0:c1,c2", "size=1m"]);
         assert_eq!(data(""), [""; 0]);
         assert_eq!(data(",,noswap,"), ["noswap"]);
     }

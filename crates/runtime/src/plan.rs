@@ -45,6 +45,8 @@ pub struct Plan {
     pub pivot: bool,
     /// Whether the root itself becomes read-only at the end.
     pub read_only_root: bool,
+    /// The SELinux label of the files in the container's own file systems.
+    pub mount_label: Option<CString>,
     /// Mounts, in order.
     pub mounts: Vec<MountStep>,
     /// Network devices of the host's that become its own.
@@ -86,7 +88,7 @@ impl Plan {
     pub fn from_spec(spec: &Spec) -> Result<Self> {
         let (process, linux) = (process_of(spec)?, linux_of(spec)?);
         let (process, linux) = (process.as_ref(), linux.as_ref());
-        refuse_label("linux.mountLabel", linux.mount_label())?;
+        let mount_label = optional("apply the SELinux label", linux.mount_label())?;
         let namespaces = Isolation::from_spec(spec, linux)?;
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
         Ok(Self {
@@ -96,8 +98,9 @@ impl Plan {
                 .mounts()
                 .iter()
                 .flatten()
-                .map(|one| mounts::mount(one, &namespaces))
+                .map(|one| mounts::mount(one, &namespaces, mount_label.as_ref()))
                 .collect::<Result<_>>()?,
+            mount_label,
             namespaces,
             hostname: optional("set the host name", spec.hostname())?,
             domainname: optional("set the domain name", spec.domainname())?,
@@ -178,13 +181,6 @@ fn optional(doing: &str, value: &Option<String>) -> Result<Option<CString>> {
 /// The word, unless it is empty, which is what some write where there is none.
 fn given(value: &Option<String>) -> Option<&str> {
     value.as_deref().filter(|value| !value.is_empty())
-}
-
-fn refuse_label(field: &str, label: &Option<String>) -> Result<()> {
-    match given(label) {
-        Some(label) => Err(Error::invalid(format!("set {field} to {label:?}"), "hull does not apply SELinux labels")),
-        None => Ok(()),
-    }
 }
 
 /// Parameters that a namespace owns; all others would change the host.

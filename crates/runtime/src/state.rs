@@ -38,8 +38,8 @@ use crate::start;
 const STATE: &str = "state.json";
 const PROCESS: &str = "process.json";
 const PROCESS_ASIDE: &str = "process.json.new";
-/// Its creator holds a lock on it.
-const SPEC: &str = "config.json";
+/// Its creator holds a lock on it (fcntl), and a checkpoint another (flock).
+pub(crate) const SPEC: &str = "config.json";
 const ROOT: &str = "root";
 /// The id is the name of a folder, here and in the control groups.
 const LONGEST: usize = 255;

@@ -24,7 +24,7 @@ use crate::plan::{MountStep, What};
 pub(crate) fn mount(root: &Root, step: &MountStep, view: &View, rooted: bool) -> Result<()> {
     let hierarchies = match (view, rooted) {
         (View::Unified(_), true) => {
-            let step = MountStep { what: filesystem(c"cgroup2"), ..step.clone() };
+            let step = MountStep { what: filesystem(c"cgroup2"), label: None, ..step.clone() };
             return mounts::perform(root, &step, None).map(drop);
         }
         (View::Unified(folder), false) => {

@@ -156,6 +156,10 @@ pub(crate) fn new_filesystem(
     let words: Vec<String> = options
         .iter()
         .map(|(key, value)| match value {
+            // As mount(8) does it for a label with categories; no other value of one option holds a comma.
+            Some(value) if value.to_bytes().contains(&b',') => {
+                format!("{}=\"{}\"", key.to_string_lossy(), value.to_string_lossy())
+            }
             Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
             None => key.to_string_lossy().into_owned(),
         })

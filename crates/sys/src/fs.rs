@@ -176,6 +176,13 @@ pub fn write_file(dir: BorrowedFd<'_>, path: &CStr, data: &[u8]) -> Result<()> {
     write(file.as_fd(), data)
 }
 
+/// `fsetxattr(2)`: gives a file an attribute, or another value of it.
+pub fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
+    let flags = rustix::fs::XattrFlags::empty();
+    let args = [Arg::fd(&file), Arg::cstr(name), Arg::Str(value), Arg::Int(value.len() as i64), Arg::Int(0)];
+    call("fsetxattr", &args, || rustix::fs::fsetxattr(file, name, value, flags))
+}
+
 /// Reads a small file below `dir` whole; what is beyond `limit` bytes is an `EFBIG`.
 pub fn read_file(dir: BorrowedFd<'_>, path: &CStr, limit: usize) -> Result<Vec<u8>> {
     let file = openat(dir, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0)?;

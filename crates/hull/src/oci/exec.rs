@@ -113,6 +113,9 @@ fn process(args: &ExecArgs, command: &[String], container: &Process, log: &Log) 
     if process.apparmor_profile().as_ref().is_none_or(String::is_empty) {
         process.set_apparmor_profile(container.apparmor_profile().clone());
     }
+    if process.selinux_label().as_ref().is_none_or(String::is_empty) {
+        process.set_selinux_label(container.selinux_label().clone());
+    }
     if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
         process.set_rlimits(container.rlimits().clone());
     }

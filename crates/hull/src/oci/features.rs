@@ -34,7 +34,7 @@ fn told() -> Value {
                 "supportedFlags": seccomp::supported_flags(),
             },
             "apparmor": {"enabled": true},
-            "selinux": {"enabled": false},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},

@@ -41,7 +41,7 @@ pub fn checkpoint(subject: &Subject<'_>, options: &Options) -> Result<()> {
     let folders = options.folders(Path::new("/"))?;
     let mut opts = options.opts(LOG);
     folders.tell(&mut opts);
-    let yard = Yard::new(subject.folder)?;
+    let yard = Yard::new(subject.folder, &doing)?;
     yard.fill(|mount, place| symlink(mount, place))?;
     yard.tell(&mut opts);
     opts.pid = Some(subject.pid);

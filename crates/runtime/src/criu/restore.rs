@@ -36,6 +36,7 @@ use crate::error::{Doing, Error, Result};
 use crate::hooks::About;
 use crate::join;
 use crate::keyring;
+use crate::lsm;
 use crate::parent;
 use crate::plan::Plan;
 use crate::rootfs;
@@ -81,7 +82,7 @@ pub fn restore(
     let mut opts = options.opts(LOG);
     opts.sibling = Some(true);
     // Not by links: they would be followed from the container's root, when that is already there.
-    let yard = Yard::new(&inputs.folder)?;
+    let yard = Yard::new(&inputs.folder, &doing(&inputs))?;
     yard.fill(|_, place| std::fs::create_dir(place))?;
     yard.tell(&mut opts);
     opts.root = Some(inputs.place.to_string_lossy().into_owned());
@@ -162,6 +163,8 @@ fn prepare(plan: &Plan, inputs: &Restoration<'_>, yard: &Yard, line: &Line) -> R
         inputs.cgroup.join(true)?;
     }
     if let Some(name) = &plan.keyring {
+        let proc = std::fs::File::open("/proc").map_err(|error| Error::setup("open /proc", error))?;
+        lsm::label_keys(proc.as_fd(), &plan.process)?;
         keyring::make(name, false)?;
     }
     // criu saves neither of these; what it makes has them from it.

@@ -55,7 +55,8 @@ impl Plan {
                 What::Remount { .. } => "remount".to_owned(),
             };
             let line = format!("mount       {} ({what}) {}", mount.destination.display(), mount.options);
-            writeln!(f, "{}", line.trim_end())?;
+            let label = mount.label.as_ref().map(|label| format!(" labelled {}", show(label))).unwrap_or_default();
+            writeln!(f, "{}{label}", line.trim_end())?;
         }
         for device in &self.devices {
             writeln!(f, "device      {device}")?;
@@ -93,6 +94,9 @@ impl fmt::Display for Process {
         writeln!(f, "no_new_privs {}", self.no_new_privs)?;
         if let Some(profile) = &self.apparmor {
             writeln!(f, "apparmor    {}", show(profile))?;
+        }
+        if let Some(label) = &self.selinux {
+            writeln!(f, "selinux     {}", show(label))?;
         }
         match &self.seccomp {
             Some(program) => writeln!(f, "seccomp     {} instructions", program.filter.len())?,

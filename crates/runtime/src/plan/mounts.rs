@@ -21,6 +21,8 @@ pub struct MountStep {
     pub what: What,
     /// How.
     pub options: Options,
+    /// The SELinux label of its files, where the container may choose one.
+    pub label: Option<CString>,
     /// Whose ids are whose on a bind, if not the same on both sides.
     pub ids: Option<Ids>,
 }
@@ -65,7 +67,7 @@ pub enum Ids {
     Joined,
 }
 
-pub(super) fn mount(mount: &Mount, namespaces: &Isolation) -> Result<MountStep> {
+pub(super) fn mount(mount: &Mount, namespaces: &Isolation, label: Option<&CString>) -> Result<MountStep> {
     if mount.destination().as_os_str().is_empty() {
         return Err(Error::invalid("mount a file system", "it has no destination"));
     }
@@ -96,7 +98,20 @@ pub(super) fn mount(mount: &Mount, namespaces: &Isolation) -> Result<MountStep> 
     if ids.is_some() && !matches!(what, What::Bind { .. }) {
         return Err(Error::invalid(doing, "ids are mapped on binds only"));
     }
-    Ok(MountStep { destination, what, options, ids })
+    let label = label.filter(|_| takes_label(&what, &options)).cloned();
+    Ok(MountStep { destination, what, options, label, ids })
+}
+
+/// Of a bind the files are the host's, and of proc and sysfs they are the kernel's; the mount's own options are above it.
+fn takes_label(what: &What, options: &Options) -> bool {
+    match what {
+        What::Filesystem { kind, .. } => {
+            let own = |(key, _): &(CString, Option<CString>)| key.to_bytes().ends_with(b"context");
+            ![c"proc", c"sysfs"].contains(&kind.as_c_str()) && !options.data.iter().any(own)
+        }
+        What::Cgroup => true,
+        What::Bind { .. } | What::File { .. } | What::Remount { .. } => false,
+    }
 }
 
 /// The path from the root, where a relative one begins as well (runtime-spec: "for compatibility"), with each `..` taken for
@@ -145,7 +160,7 @@ mod tests {
     use serde_json::json;
 
     fn plan(given: serde_json::Value, namespaces: &Isolation) -> Result<MountStep> {
-        mount(&serde_json::from_value(given).unwrap(), namespaces)
+        mount(&serde_json::from_value(given).unwrap(), namespaces, Some(&c"a:b:c:s0:c1,c2".to_owned()))
     }
 
     fn error(given: serde_json::Value) -> String {
@@ -166,6 +181,21 @@ mod tests {
         own["gidMappings"] = map;
         let seven = IdMap(vec![(0, 7, 1)]);
         assert_eq!(plan(own, &container).unwrap().ids, Some(Ids::Maps(seven.clone(), seven)));
+    }
+
+    #[test]
+    fn a_label_is_for_file_systems_of_the_containers_own() {
+        let label = |given| plan(given, &Isolation::default()).unwrap().label.is_some();
+        for kind in ["tmpfs", "devpts", "mqueue", "cgroup"] {
+            assert!(label(json!({"destination": "/x", "type": kind})), "{kind}");
+        }
+        for kind in ["proc", "sysfs"] {
+            assert!(!label(json!({"destination": "/x", "type": kind})), "{kind}");
+        }
+        assert!(!label(json!({"destination": "/x", "source": "/y", "options": ["bind"]})));
+        for own in ["context=a:b:c:s0", "rootcontext=a:b:c:s0"] {
+            assert!(!label(json!({"destination": "/x", "type": "tmpfs", "options": [own]})), "{own}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use oci_spec::runtime::{Linux, PosixRlimitType, Process as SpecProcess};
 use rustix::process::Resource;
 
 use super::running::Running;
-use super::{optional, refuse_label, text};
+use super::{optional, text};
 use crate::caps::CapSets;
 use crate::error::{Error, Result};
 use crate::seccomp::{self, Listener, Program};
@@ -37,6 +37,8 @@ pub struct Process {
     pub no_new_privs: bool,
     /// The AppArmor profile that the command gets.
     pub apparmor: Option<CString>,
+    /// The SELinux label that the command gets.
+    pub selinux: Option<CString>,
     /// The system call filter.
     pub seccomp: Option<Program>,
     /// Whether there is a terminal.
@@ -62,7 +64,6 @@ impl Process {
     /// # Errors
     /// What the specification asks for and no kernel does, by name.
     pub fn from_spec(process: &SpecProcess, linux: &Linux) -> Result<Self> {
-        refuse_label("process.selinuxLabel", process.selinux_label())?;
         let user = process.user();
         let mut groups = user.additional_gids().clone().unwrap_or_default();
         if [user.uid(), user.gid()].iter().chain(&groups).any(|id| *id == u32::MAX) {
@@ -87,6 +88,7 @@ impl Process {
             umask: user.umask(),
             no_new_privs: process.no_new_privileges().unwrap_or(false),
             apparmor: optional("apply the AppArmor profile", process.apparmor_profile())?,
+            selinux: optional("apply the SELinux label", process.selinux_label())?,
             seccomp,
             terminal: process.terminal().unwrap_or(false),
             cwd: process.cwd().clone(),
