@@ -55,6 +55,7 @@ mod oci_like_runc;
 mod oci_namespaces;
 mod oci_netdev;
 mod oci_notify;
+mod oci_propagation;
 mod oci_rootless;
 mod oci_seccomp;
 mod oci_spec;

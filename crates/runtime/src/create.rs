@@ -99,7 +99,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     );
     let sources = mounts::open_sources(plan)?;
     // A copy of a shared mount is its peer: what is mounted in the container would appear on the host.
-    mounts::make_private(inputs.root.as_fd()).doing(|| "take the root file system".to_owned())?;
+    mounts::cut_off(plan, inputs.root.as_fd()).doing(|| "take the root file system".to_owned())?;
     let joins = join::open(plan)?;
     let devices = netdev::find(&plan.net_devices)?;
     if let Some(owner) = plan.owner_of_groups() {

@@ -17,7 +17,7 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 /// The files that the command's name may mean, in the order in which they are tried.
 pub(crate) fn candidates(plan: &Process) -> Vec<CString> {
-    let Some(name) = plan.argv.first() else { return Vec::new() };
+    let Some(name) = plan.argv.first().filter(|name| !name.is_empty()) else { return Vec::new() };
     if name.to_bytes().contains(&b'/') {
         return vec![name.clone()];
     }
@@ -74,7 +74,7 @@ pub(crate) fn execute(plan: &Process, candidates: &[CString], env: &[CString]) -
 
 /// Why the command cannot be executed: the first candidate that is there, and what the kernel says of it.
 fn failure(plan: &Process, denied: Option<(&SysError, &CStr)>) -> Error {
-    let Some(name) = plan.argv.first().filter(|name| !name.is_empty()) else {
+    let Some(name) = plan.argv.first() else {
         return Error::invalid("execute the command", "no command was given, and the image names none");
     };
     let doing = format!("execute {:?}", name.to_string_lossy());

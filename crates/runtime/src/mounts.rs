@@ -51,8 +51,11 @@ fn is_covered(source: &Path) -> bool {
 }
 
 fn has_shared_root(plan: &Plan) -> bool {
-    const SHARED: u64 = mount::MountPropagationFlags::SHARED.bits() as u64;
-    plan.root_propagation.is_some_and(|(kind, _)| kind == SHARED)
+    has_root(plan, mount::MountPropagationFlags::SHARED)
+}
+
+fn has_root(plan: &Plan, kind: mount::MountPropagationFlags) -> bool {
+    plan.root_propagation.is_some_and(|(planned, _)| planned == u64::from(kind.bits()))
 }
 
 fn open_source(plan: &Plan, step: &MountStep, source: &Path, recursive: bool) -> Result<OwnedFd> {
@@ -78,9 +81,20 @@ fn open_source(plan: &Plan, step: &MountStep, source: &Path, recursive: bool) ->
     Ok(tree)
 }
 
-/// Takes a detached tree out of every peer group.
+/// Takes the detached tree of the root out of every peer group. If it is to be a slave it is the host's from now on: what
+/// the host mounts or unmounts there appears in the container (runtime-spec, "Rootfs Mount Propagation").
+pub(crate) fn cut_off(plan: &Plan, root: BorrowedFd<'_>) -> hull_sys::Result<()> {
+    let slave = mount::MountPropagationFlags::DOWNSTREAM;
+    if has_root(plan, slave) { propagate(root, slave) } else { make_private(root) }
+}
+
+/// Takes a tree out of every peer group.
 pub(crate) fn make_private(tree: BorrowedFd<'_>) -> hull_sys::Result<()> {
-    let propagation = u64::from(mount::MountPropagationFlags::PRIVATE.bits());
+    propagate(tree, mount::MountPropagationFlags::PRIVATE)
+}
+
+fn propagate(tree: BorrowedFd<'_>, kind: mount::MountPropagationFlags) -> hull_sys::Result<()> {
+    let propagation = u64::from(kind.bits());
     mount::mount_setattr(tree, c"", true, MountAttr { propagation, ..MountAttr::default() })
 }
 

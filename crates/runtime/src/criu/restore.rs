@@ -78,7 +78,7 @@ pub fn restore(
         "Binds, standard streams and joined namespaces are given again, each under the name that the checkpoint has for it.",
     );
     // A copy of a shared mount is its peer: what is mounted in the container would appear on the host.
-    crate::mounts::make_private(inputs.root.as_fd()).doing(|| "take the root file system".to_owned())?;
+    crate::mounts::cut_off(plan, inputs.root.as_fd()).doing(|| "take the root file system".to_owned())?;
     let mut opts = options.opts(LOG);
     opts.sibling = Some(true);
     // Not by links: they would be followed from the container's root, when that is already there.
