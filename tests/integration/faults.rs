@@ -1,4 +1,4 @@
-//! Rows R1, R2, R7, R12 and R13 of the table of faults, for images on their way in; R23 is with the registries that misbehave.
+//! Rows R1, R2, R7, R12 and R13 of the table of faults, for images on their way in; R23 is in `registry_faults`.
 //!
 //! After each: what is listed is whole, `system check` with `--repair` finds nothing more, and the next pull works.
 

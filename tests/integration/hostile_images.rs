@@ -210,15 +210,19 @@ fn c10_programs_and_libraries_of_an_image_are_not_used_by_hull() {
 fn c12_documents_without_end_take_no_memory() {
     let image = TinyImage::new(10);
     let manifest = "200 X\r\ncontent-type: application/vnd.oci.image.manifest.v1+json";
-    refused("a manifest", "more than 4194304 bytes", but(&image, is_manifest, move |_| endless(manifest, 10 << 30)));
+    refused(
+        "a manifest",
+        "more than the 4194304 bytes",
+        but(&image, is_manifest, move |_| endless(manifest, 10 << 30)),
+    );
     let config = digest(&image.config);
     let other = image.clone();
-    refused("a configuration", "its descriptor says", move |asked| match asked.target.ends_with(&config) {
+    refused("a configuration", "more than the", move |asked| match asked.target.ends_with(&config) {
         true => endless("200 X", 10 << 30),
         false => other.answer(asked),
     });
     refused("an error's text", "answered 403", but(&image, is_manifest, |_| endless("403 X", 10 << 30)));
-    refused("a token", "more than 1048576 bytes", move |asked| match asked.target.as_str() {
+    refused("a token", "more than the 1048576 bytes", move |asked| match asked.target.as_str() {
         "/v2/" => Answer::status(200),
         target if target.starts_with("/token") => endless("200 X", 10 << 30),
         _ => {

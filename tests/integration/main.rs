@@ -70,6 +70,7 @@ mod podman_v2;
 mod progress;
 mod push;
 mod referrers;
+mod registry_faults;
 mod registry_peers;
 mod run;
 mod selinux;

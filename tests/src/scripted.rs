@@ -69,6 +69,39 @@ impl Answer {
             raw => raw,
         }
     }
+
+    /// What goes over the connection; none if the test writes that.
+    fn bytes(&self, asked: &Asked) -> Option<Vec<u8>> {
+        let Answer::Whole(status, headers, body) = self else { return None };
+        let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        let body = if asked.method == "HEAD" { &[] } else { &body[..] };
+        Some([head.as_bytes(), b"\r\n", body].concat())
+    }
+
+    /// The same, of which only the head and the first `length` bytes of the body are sent before the connection ends: as it should,
+    /// or with a reset.
+    ///
+    /// # Panics
+    /// The test writes the answer.
+    #[must_use]
+    pub fn cut(self, asked: &Asked, length: usize, reset: bool) -> Self {
+        let Answer::Whole(_, _, body) = &self else { panic!("only an answer whose bytes are known is cut") };
+        let left_out = body.len() - length.min(body.len());
+        let mut bytes = self.bytes(asked).expect("bytes");
+        bytes.truncate(bytes.len() - left_out);
+        Answer::Raw(Box::new(move |stream| {
+            // The client may have gone.
+            let _ = stream.write_all(&bytes).and_then(|()| stream.flush());
+            if reset {
+                // Whatever has not arrived is lost then, so it gets the time to.
+                std::thread::sleep(Duration::from_millis(50));
+                rustix::net::sockopt::set_socket_linger(&*stream, Some(Duration::ZERO)).expect("a socket");
+            }
+        }))
+    }
 }
 
 /// The server. It ends with this value.
@@ -76,6 +109,7 @@ pub struct Scripted {
     address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
     stop: Arc<AtomicBool>,
+    listener: TcpListener,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -85,22 +119,31 @@ impl Scripted {
     /// # Panics
     /// There is no free port.
     pub fn new(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        Self::at(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"), answer)
+    }
+
+    /// The same at a port that is there already.
+    ///
+    /// # Panics
+    /// It has no address.
+    pub fn at(listener: TcpListener, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().expect("an address").to_string();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
         let (log, stopped) = (asked.clone(), stop.clone());
         let answer = Arc::new(answer);
+        let waker = listener.try_clone().expect("a descriptor");
         let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            for stream in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
+                let Ok(stream) = stream else { continue };
                 let (log, answer) = (log.clone(), answer.clone());
                 std::thread::spawn(move || serve(stream, &log, &*answer));
             }
         });
-        Self { address, asked, stop, thread: Some(thread) }
+        Self { address, asked, stop, listener: waker, thread: Some(thread) }
     }
 
     /// `127.0.0.1:PORT`.
@@ -120,8 +163,8 @@ impl Scripted {
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes it up; if it does not come it has ended already.
-        let _ = TcpStream::connect(&self.address);
+        // Wakes it up, whatever network it is in: nobody can be accepted any more.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -134,18 +177,15 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &(dyn Fn(&Asked) ->
     let mut reader = BufReader::new(stream);
     while let Some(asked) = read_request(&mut reader) {
         log.lock().expect("the log").push(asked.clone());
-        match answer(&asked) {
-            Answer::Whole(status, headers, body) => {
-                let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
-                for (name, value) in headers {
-                    head += &format!("{name}: {value}\r\n");
-                }
-                let body = if asked.method == "HEAD" { &[] } else { &body[..] };
-                if writer.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| writer.write_all(body)).is_err() {
+        let answer = answer(&asked);
+        match (answer.bytes(&asked), answer) {
+            (Some(bytes), _) => {
+                if writer.write_all(&bytes).is_err() {
                     return;
                 }
             }
-            Answer::Raw(write) => return write(&mut writer),
+            (None, Answer::Raw(write)) => return write(&mut writer),
+            (None, Answer::Whole(..)) => unreachable!("it has bytes"),
         }
     }
 }

@@ -7,14 +7,18 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::thread::LinkNameSpaceType;
+
 use crate::left::clear_group;
 
-/// The first process: it waits for the end of its input and for those whose parents have gone.
+/// The first process: it waits for the end of its input and for those whose parents have gone. Copies of what other tests have
+/// mounted would outlive them; one that goes takes those below it along.
 const FIRST: &str = "set -e
+grep -o ' [^ ]*/hull-test-[^ ]* ' /proc/self/mounts | while read -r other; do umount -l $other || :; done
 mount -t tmpfs -o mode=755 tmpfs /run
 busybox ip link set lo up
 for name; do
@@ -77,6 +81,35 @@ impl World {
         nsenter.arg("-t").arg(pid.to_string()).args(["-m", "-n"]);
         nsenter.arg(format!("--pid=/proc/{pid}/ns/pid_for_children")).arg("--").arg(program);
         nsenter
+    }
+
+    /// A command of the host's in the world, with its arguments and environment.
+    pub fn moved(&self, command: &Command) -> Command {
+        let mut moved = self.command(&command.get_program().to_string_lossy());
+        moved.args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => moved.env(name, value),
+                None => moved.env_remove(name),
+            };
+        }
+        moved
+    }
+
+    /// Does `work` in the world's network: a socket that is opened there stays there.
+    ///
+    /// # Panics
+    /// The kernel refuses, or `work` panics.
+    pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let pid = self.first.as_ref().expect("a world of its own").id();
+        let network = File::open(format!("/proc/{pid}/ns/net")).expect("the network");
+        // The thread ends with it; no other one has moved.
+        let moved = || {
+            rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("a way into the network");
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(moved).join()).expect("the work is done")
     }
 
     /// Starts a daemon, which ends with the world.

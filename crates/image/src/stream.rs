@@ -15,6 +15,8 @@ use crate::reference::{Digest, hex};
 
 /// One read, one write and one hash each work on this much.
 const BUFFER: usize = 1 << 20;
+/// The bytes by which a format and the window that it needs are told.
+const START: usize = 9;
 /// The most that one layer may unpack to, against archives that are small only when compressed.
 pub(crate) const PLAIN_MAX: u64 = 64 << 30;
 /// zstd's window, 8 MiB: what every decoder should take (RFC 8878, section 3.1.1.1.2) and ordinary levels need.
@@ -125,7 +127,14 @@ pub(crate) struct Tee<R> {
 
 impl<R: Read> Read for Tee<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.inner.read(buffer)?;
+        let mut length = self.inner.read(buffer)?;
+        // The first bytes tell the format, and a connection may bring them one by one.
+        while self.length == 0 && (1..START.min(buffer.len())).contains(&length) {
+            match self.inner.read(&mut buffer[length..])? {
+                0 => break,
+                more => length += more,
+            }
+        }
         self.length += length as u64;
         if self.length > self.limit {
             let why = format!("it is larger than the limit of {} bytes", self.limit);
@@ -317,6 +326,24 @@ mod tests {
         packer.set_pledged_src_size(pledged.then_some(size as u64)).expect("a length");
         packer.write_all(&vec![7; size]).expect("memory");
         packer.finish().expect("memory")
+    }
+
+    /// What a pull that broke off left may be one byte, and what follows it may come in pieces of any size.
+    #[test]
+    fn the_format_is_told_by_bytes_that_come_one_by_one() {
+        struct OneByOne<'a>(&'a [u8]);
+        impl Read for OneByOne<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                let most = buffer.len().min(1);
+                self.0.read(&mut buffer[..most])
+            }
+        }
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&[7; 100]).expect("memory");
+        for data in [gzip.finish().expect("memory"), packed(100, None, false), vec![7; 100]] {
+            let mut layer = Layer::new(OneByOne(&data), Wanted::default()).expect("a stream");
+            assert_eq!(std::io::copy(layer.reader(), &mut std::io::sink()).expect("its data"), 100);
+        }
     }
 
     #[test]

@@ -13,10 +13,10 @@ use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{Request, Uri};
 
 use crate::challenge::Challenge;
-use crate::client::Client;
+use crate::client::{Client, Fault};
 use crate::credentials::Credentials;
-use crate::error::{Class, Error, Result};
-use crate::http::small;
+use crate::error::{Class, Error};
+use crate::http::{Unread, is_passing, retry_after, small};
 use crate::secret::Secret;
 
 /// The largest answer of a token server.
@@ -56,7 +56,15 @@ struct Token {
 }
 
 /// The `Authorization` header that answers one of the challenges.
-pub(crate) fn answer(client: &Client, challenges: &[Challenge], access: &Access) -> Result<Secret> {
+///
+/// # Errors
+/// A token server that is busy or does not answer is a passing one, for it can be asked again; not so where a token is
+/// given for another token, which may be good for one use.
+pub(crate) fn answer(
+    client: &Client,
+    challenges: &[Challenge],
+    access: &Access,
+) -> std::result::Result<Secret, Fault> {
     let doing = || format!("log in to {}", client.host());
     let bearer = challenges.iter().find(|challenge| challenge.scheme == "bearer");
     if let Some(bearer) = bearer {
@@ -66,7 +74,8 @@ pub(crate) fn answer(client: &Client, challenges: &[Challenge], access: &Access)
         let basic = client.credentials().and_then(Credentials::basic);
         return basic.ok_or_else(|| {
             let hint = format!("hull login {}", client.host());
-            Error::new(Class::Denied, doing(), "the registry wants a name and a password").with_hint(hint)
+            let error = Error::new(Class::Denied, doing(), "the registry wants a name and a password");
+            Fault::Final(error.with_hint(hint))
         });
     }
     let known: Vec<&str> = challenges.iter().map(|challenge| challenge.scheme.as_str()).collect();
@@ -74,10 +83,10 @@ pub(crate) fn answer(client: &Client, challenges: &[Challenge], access: &Access)
         true => "it refuses without saying how to log in".to_owned(),
         false => format!("it wants {}, which is not supported", crate::error::shown(&known.join(", "))),
     };
-    Err(Error::new(Class::Protocol, doing(), why))
+    Err(Fault::Final(Error::new(Class::Protocol, doing(), why)))
 }
 
-fn token(client: &Client, challenge: &Challenge, access: &Access, doing: &str) -> Result<Secret> {
+fn token(client: &Client, challenge: &Challenge, access: &Access, doing: &str) -> std::result::Result<Secret, Fault> {
     let wrong = |why: &str| Error::new(Class::Protocol, doing, format!("the registry's token server: {why}"));
     let realm = challenge.get("realm").ok_or_else(|| wrong("the registry names none"))?;
     let address: Uri = realm.parse().map_err(|_| wrong("its name is no address"))?;
@@ -94,7 +103,7 @@ fn token(client: &Client, challenge: &Challenge, access: &Access, doing: &str) -
             ];
             let form = encode(&[&form[..], &joined(&fields)].concat());
             let request = Request::post(&address).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-            client.ask_elsewhere(request, &address, form.as_bytes(), doing)?
+            client.ask_elsewhere(request, &address, form.as_bytes(), doing).map_err(Fault::into_final)?
         }
         credentials => {
             let separator = if address.query().is_some() { '&' } else { '?' };
@@ -110,16 +119,24 @@ fn token(client: &Client, challenge: &Challenge, access: &Access, doing: &str) -
         200 => {}
         401 | 403 => {
             let hint = format!("hull login {}", client.host());
-            return Err(Error::new(Class::Denied, doing, "the registry's token server refuses").with_hint(hint));
+            let error = Error::new(Class::Denied, doing, "the registry's token server refuses");
+            return Err(Fault::Final(error.with_hint(hint)));
         }
-        status => return Err(wrong(&format!("it answered {status}"))),
+        status => {
+            let why = format!("the registry's token server: it answered {status}");
+            let passing = is_passing(status) && !matches!(client.credentials(), Some(Credentials::Identity(_)));
+            return Err(match passing {
+                true => Fault::Passing(Error::new(Class::Network, doing, why), retry_after(response.headers())),
+                false => Fault::Final(Error::new(Class::Protocol, doing, why)),
+            });
+        }
     }
-    let data = small(response, TOKEN_MAX).map_err(|why| wrong(&why))?;
+    let data = small(response, TOKEN_MAX).map_err(|(Unread::Broken(why) | Unread::Wrong(why))| wrong(&why))?;
     let token: Token = serde_json::from_slice(&data).map_err(|_| wrong("its answer is no token"))?;
     let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
     let token = token.ok_or_else(|| wrong("its answer has no token"))?;
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(wrong("its token cannot be sent"));
+        return Err(wrong("its token cannot be sent").into());
     }
     Ok(Secret::new(format!("Bearer {token}")))
 }

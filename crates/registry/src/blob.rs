@@ -5,31 +5,34 @@
 //! is told by the digest over all of them, not here.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hull_image::Blob;
 use ureq::BodyReader;
 use ureq::http::header::CONTENT_RANGE;
 use ureq::http::{HeaderMap, StatusCode};
 
-use crate::client::{Ask, Client};
+use crate::client::{Ask, Client, Waits};
 use crate::error::{Class, Error, Result};
-use crate::http::transport_text;
+use crate::http::stream_text;
 
-/// Attempts in a row that brought nothing.
+/// Attempts in a row that brought next to nothing.
 const FRUITLESS_MAX: u32 = 3;
-/// Less than this in one [`WINDOW`] is no progress.
-const WINDOW_BYTES: u64 = 4096;
-/// How long a trickle is watched before it counts as stalled.
-const WINDOW: Duration = Duration::from_secs(30);
+/// Less than this, of a connection or in the time after which silence counts as a stall, is next to nothing: a trickle is
+/// no progress.
+const LEAST: u64 = 4096;
 
 /// A blob's bytes from a place on.
 pub(crate) struct BlobReader<'a> {
     client: &'a Client,
     blob: &'a Blob,
     at: u64,
+    /// Where the connection before this one broke off.
+    broken_at: u64,
     body: Option<BodyReader<'static>>,
-    fruitless: u32,
+    /// Bytes to come that are here already.
+    skip: u64,
+    waits: Waits,
     window: (Instant, u64),
     /// The error that ended the stream, for whoever gets only an `io::Error` of it.
     failure: &'a mut Option<Error>,
@@ -44,15 +47,16 @@ impl<'a> BlobReader<'a> {
         failure: &'a mut Option<Error>,
         progress: &'a (dyn Fn(u64) + Sync),
     ) -> Self {
-        let window = (Instant::now(), 0);
-        Self { client, blob, at, body: None, fruitless: 0, window, failure, progress }
+        let (waits, window) = (Waits::new(FRUITLESS_MAX), (Instant::now(), 0));
+        Self { client, blob, at, broken_at: at, body: None, skip: 0, waits, window, failure, progress }
     }
 
     fn doing(&self) -> String {
         format!("download the layer {} from {}", self.blob.digest.short(), self.client.host())
     }
 
-    fn open(&self) -> Result<BodyReader<'static>> {
+    /// The rest, and how many bytes of what comes are here already.
+    fn open(&self) -> Result<(BodyReader<'static>, u64)> {
         let target = format!("/v2/{}/blobs/{}", self.client.path(), self.blob.digest);
         let mut ask = Ask::get(target, self.doing());
         if self.at > 0 {
@@ -60,6 +64,7 @@ impl<'a> BlobReader<'a> {
         }
         let response = self.client.send(&ask)?;
         let skip = match (response.status(), self.at) {
+            // It does not know ranges: what is here already comes again.
             (StatusCode::OK, at) => at,
             (StatusCode::PARTIAL_CONTENT, 1..) => {
                 check_range(response.headers(), self.at, self.blob.size)
@@ -71,14 +76,7 @@ impl<'a> BlobReader<'a> {
                 return Err(Error::new(Class::Protocol, self.doing(), why));
             }
         };
-        let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
-        // It does not know ranges: what is here already comes again.
-        let skipped = std::io::copy(&mut (&mut body).take(skip), &mut std::io::sink());
-        match skipped {
-            Ok(length) if length == skip => Ok(body),
-            Ok(_) => Err(Error::new(Class::Network, self.doing(), "it ended early")),
-            Err(error) => Err(Error::new(Class::Network, self.doing(), error)),
-        }
+        Ok((response.into_body().into_with_config().limit(u64::MAX).reader(), skip))
     }
 
     /// Reads on, beginning again where it broke off.
@@ -94,47 +92,51 @@ impl<'a> BlobReader<'a> {
                     let why = format!("it ended after {} of {} bytes", self.at, self.blob.size);
                     Error::new(Class::Network, self.doing(), why)
                 }
-                Ok(length) => {
-                    self.fruitless = 0;
-                    return Ok(length);
-                }
+                Ok(length) => return Ok(length),
                 Err(error) if error.class() == Some(Class::Network) => error,
                 Err(error) => return Err(error),
             };
             self.body = None;
-            self.fruitless += 1;
-            if self.fruitless == FRUITLESS_MAX {
-                return Err(error);
+            if self.at - self.broken_at >= LEAST {
+                self.waits = Waits::new(FRUITLESS_MAX);
+                self.broken_at = self.at;
             }
-            std::thread::sleep(Duration::from_millis(200) * self.fruitless);
+            self.waits.wait(self.client, error, None)?;
         }
     }
 
     fn read_once(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.body.is_none() {
-            self.body = Some(self.open()?);
+            let (body, skip) = self.open()?;
+            (self.body, self.skip) = (Some(body), skip);
             self.window = (Instant::now(), 0);
         }
-        let doing = self.doing();
-        let Some(body) = &mut self.body else { return Ok(0) };
-        let length = body.read(buffer).map_err(|error| Error::new(Class::Network, doing.clone(), words(&error)))?;
-        let (since, bytes) = &mut self.window;
-        *bytes += length as u64;
-        if since.elapsed() > WINDOW {
-            if *bytes < WINDOW_BYTES {
-                let why = format!("only {bytes} bytes came in {} seconds", WINDOW.as_secs());
-                return Err(Error::new(Class::Network, doing, why));
+        while self.skip > 0 {
+            let most = usize::try_from(self.skip).unwrap_or(usize::MAX).min(buffer.len());
+            match self.read_watched(&mut buffer[..most])? {
+                0 => return Ok(0),
+                length => self.skip -= length as u64,
             }
+        }
+        self.read_watched(buffer)
+    }
+
+    /// One read, which fails if too little came for too long.
+    fn read_watched(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let Some(body) = &mut self.body else { return Ok(0) };
+        let read = body.read(buffer);
+        let failed = |why: String| Error::new(Class::Network, self.doing(), why);
+        let length = read.map_err(|error| failed(stream_text(&error)))?;
+        let (since, bytes) = self.window;
+        let bytes = bytes + length as u64;
+        if since.elapsed() <= self.client.stall() {
+            self.window.1 = bytes;
+        } else if bytes < LEAST {
+            return Err(failed(format!("only {bytes} bytes came in {} seconds", since.elapsed().as_secs())));
+        } else {
             self.window = (Instant::now(), 0);
         }
         Ok(length)
-    }
-}
-
-fn words(error: &std::io::Error) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(error) => transport_text(error),
-        None => error.to_string(),
     }
 }
 

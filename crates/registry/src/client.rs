@@ -4,22 +4,24 @@
 //! the registry's own, and to nobody behind a redirect; `https` never becomes `http`; every wait, answer and
 //! number of attempts is bounded. Sources: the OCI distribution specification; RFC 9110.
 
+use std::io::ErrorKind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, WWW_AUTHENTICATE};
-use ureq::http::{Method, Request, Response, StatusCode, Uri};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, AsSendBody, Body, ResponseExt, SendBody};
 
 use crate::auth::{self, Access};
 use crate::body::FilePart;
-use crate::challenge;
+use crate::challenge::{self, Challenge};
+use crate::connect::Race;
 use crate::credentials::{self, Credentials};
 use crate::dns::Hosts;
 use crate::error::{Class, Error, Result, shown};
-use crate::http::{WAIT_MAX, explain, jitter, next, retry_after, transport_text};
+use crate::http::{Unread, WAIT_MAX, explain, is_passing, jitter, next, retry_after, small, transport_text};
 use crate::registries::{Source, server};
 use crate::secret::Secret;
 use crate::{Options, tls};
@@ -80,6 +82,7 @@ pub struct Client {
     access: Access,
     authorization: Mutex<Option<Secret>>,
     cancelled: AtomicBool,
+    stall: Duration,
 }
 
 /// How one attempt failed.
@@ -87,6 +90,21 @@ pub(crate) enum Fault {
     /// Another one may do better, after so long.
     Passing(Error, Option<Duration>),
     Final(Error),
+}
+
+impl Fault {
+    /// The same, and no other attempt is to be made.
+    pub(crate) fn into_final(self) -> Self {
+        match self {
+            Fault::Passing(error, _) | Fault::Final(error) => Fault::Final(error),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Final(error)
+    }
 }
 
 impl Client {
@@ -115,6 +133,7 @@ impl Client {
             access,
             authorization: Mutex::new(None),
             cancelled: AtomicBool::new(false),
+            stall: options.stall(),
         };
         if insecure {
             client.find_scheme()?;
@@ -135,27 +154,50 @@ impl Client {
         &self.source
     }
 
+    /// How long nothing, or next to nothing, may come.
+    pub(crate) fn stall(&self) -> Duration {
+        self.stall
+    }
+
     pub(crate) fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
 
     /// An insecure registry may speak TLS with a certificate of its own, or none at all.
     fn find_scheme(&mut self) -> Result<()> {
+        let mut waits = Waits::new(ATTEMPTS);
+        loop {
+            match self.try_schemes() {
+                Ok(base) => {
+                    self.base = base;
+                    return Ok(());
+                }
+                Err(Fault::Passing(error, after)) => waits.wait(self, error, after)?,
+                Err(Fault::Final(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// The address at which the registry answers.
+    fn try_schemes(&self) -> std::result::Result<String, Fault> {
         let doing = format!("reach the registry {}", self.source.host);
         let mut failures = Vec::new();
+        let mut passing = false;
         for scheme in ["https", "http"] {
             let base = format!("{scheme}://{}", server(&self.source.host));
             let request = Request::get(format!("{base}/v2/")).body(SendBody::none());
             let request = request.map_err(|error| Error::new(Class::Usage, doing.clone(), error))?;
             match self.own.run(request) {
-                Ok(_) => {
-                    self.base = base;
-                    return Ok(());
+                Ok(_) => return Ok(base),
+                Err(error) => {
+                    // A name server that fails, or a connection that breaks; who listens nowhere does not come soon.
+                    passing = matches!(&error, ureq::Error::Io(io) if io.kind() != ErrorKind::ConnectionRefused);
+                    failures.push(format!("{scheme}: {}", transport_text(&error)));
                 }
-                Err(error) => failures.push(format!("{scheme}: {}", transport_text(&error))),
             }
         }
-        Err(Error::new(Class::Network, doing, failures.join("; ")))
+        let error = Error::new(Class::Network, doing, failures.join("; "));
+        Err(if passing { Fault::Passing(error, None) } else { Fault::Final(error) })
     }
 
     /// Ends everything that goes on with this client, from any thread.
@@ -172,17 +214,38 @@ impl Client {
     /// # Errors
     /// What the registry said, or that it could not be reached.
     pub(crate) fn send(&self, ask: &Ask<'_>) -> Result<Response<Body>> {
+        self.until_done(ask, || self.attempt(ask))
+    }
+
+    /// The same for an answer of at most `most` bytes, which is read to its end. One that breaks off is asked for again.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; an answer that is too long, or takes too long in all.
+    pub(crate) fn read(&self, ask: &Ask<'_>, most: u64) -> Result<(HeaderMap, Vec<u8>)> {
+        self.until_done(ask, || {
+            let response = self.attempt(ask)?;
+            let headers = response.headers().clone();
+            let failed = |class, why: String| Error::new(class, ask.doing.clone(), why);
+            match small(response, most) {
+                Ok(data) => Ok((headers, data)),
+                Err(Unread::Broken(why)) => Err(Fault::Passing(failed(Class::Network, why), None)),
+                Err(Unread::Wrong(why)) => Err(Fault::Final(failed(Class::Protocol, why))),
+            }
+        })
+    }
+
+    fn until_done<T>(&self, ask: &Ask<'_>, once: impl Fn() -> std::result::Result<T, Fault>) -> Result<T> {
         let mut waits = Waits::new(ATTEMPTS);
         loop {
-            match self.attempt(ask) {
-                Ok(response) => return Ok(response),
+            match once() {
+                Ok(done) => return Ok(done),
                 Err(Fault::Passing(error, after)) if ask.again => waits.wait(self, error, after)?,
                 Err(Fault::Final(error) | Fault::Passing(error, _)) => return Err(error),
             }
         }
     }
 
-    /// The same, once.
+    /// [`Client::send`], once.
     pub(crate) fn attempt(&self, ask: &Ask<'_>) -> std::result::Result<Response<Body>, Fault> {
         let mut authenticated = false;
         loop {
@@ -197,7 +260,7 @@ impl Client {
             if authenticated || !self.is_ours(response.get_uri()) {
                 return self.judge(ask, response);
             }
-            self.authenticate(&response, used.as_ref()).map_err(Fault::Final)?;
+            self.authenticate(&response, used.as_ref())?;
             authenticated = true;
         }
     }
@@ -207,14 +270,12 @@ impl Client {
     }
 
     /// Makes the header that the registry wants, unless another thread has made one meanwhile.
-    fn authenticate(&self, response: &Response<Body>, used: Option<&Secret>) -> Result<()> {
+    fn authenticate(&self, response: &Response<Body>, used: Option<&Secret>) -> std::result::Result<(), Fault> {
         let mut held = self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if held.as_ref() != used {
             return Ok(());
         }
-        let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let challenges: Vec<_> = headers.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
-        *held = Some(auth::answer(self, &challenges, &self.access)?);
+        *held = Some(auth::answer(self, &challenges(response), &self.access)?);
         Ok(())
     }
 
@@ -273,6 +334,8 @@ impl Client {
             ureq::Error::Http(_) | ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl => {
                 Fault::Final(failed(Class::Protocol, error.to_string()))
             }
+            // That a name means nothing is an answer, and not a fault of whoever gives it.
+            ureq::Error::HostNotFound => Fault::Final(failed(Class::Network, transport_text(&error))),
             error => Fault::Passing(failed(Class::Network, transport_text(&error)), None),
         }
     }
@@ -318,16 +381,14 @@ impl Client {
         address: &Uri,
         body: &[u8],
         doing: &str,
-    ) -> Result<Response<Body>> {
+    ) -> std::result::Result<Response<Body>, Fault> {
         let agent = if self.is_ours(address) { &self.own } else { &self.others };
         let wrong = |error| Error::new(Class::Protocol, doing, error);
         let result = match body.is_empty() {
             true => agent.run(request.body(SendBody::none()).map_err(wrong)?),
             false => agent.run(request.body(body).map_err(wrong)?),
         };
-        result.map_err(|error| match self.transport(error, doing) {
-            Fault::Passing(error, _) | Fault::Final(error) => error,
-        })
+        result.map_err(|error| self.transport(error, doing))
     }
 
     /// Sorts an answer by its status.
@@ -337,12 +398,16 @@ impl Client {
             return Ok(response);
         }
         let after = retry_after(response.headers());
+        let invalid = challenges(&response).iter().any(|challenge| challenge.get("error") == Some("invalid_token"));
         let doing = ask.doing.clone();
         let said = || format!("the registry {} answered {}", self.source.host, explain(status, response));
         let fault = match status.as_u16() {
             401 | 403 => {
                 let host = &self.source.host;
                 let hint = match self.credentials {
+                    _ if invalid && self.current().is_some() => format!(
+                        "{host} does not take the token that its own token server gave just now: their clocks may differ"
+                    ),
                     None => format!("it may not exist or want a login: hull login {host}"),
                     Some(_) => {
                         format!("the credentials for {host} are wrong or have no right to it: hull login {host}")
@@ -351,7 +416,7 @@ impl Client {
                 Fault::Final(Error::new(Class::Denied, doing, said()).with_hint(hint))
             }
             404 => Fault::Final(Error::new(Class::NotFound, doing, said())),
-            408 | 429 | 500 | 502 | 503 | 504 => Fault::Passing(Error::new(Class::Network, doing, said()), after),
+            status if is_passing(status) => Fault::Passing(Error::new(Class::Network, doing, said()), after),
             _ => Fault::Final(Error::new(Class::Protocol, doing, said())),
         };
         Err(match fault {
@@ -375,7 +440,14 @@ fn agent(tls: ureq::tls::TlsConfig, stall: Duration) -> Result<Agent> {
         .timeout_per_read(Some(stall))
         .timeout_per_write(Some(stall))
         .build();
-    Ok(Agent::with_parts(config, DefaultConnector::new(), Hosts))
+    let connector = ().chain(ConnectProxyConnector::default()).chain(Race).chain(RustlsConnector::default());
+    Ok(Agent::with_parts(config, connector, Hosts))
+}
+
+/// What an answer says about logging in.
+fn challenges(response: &Response<Body>) -> Vec<Challenge> {
+    let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
+    headers.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect()
 }
 
 /// Runs a request whose answer may take longer than others.

@@ -146,7 +146,13 @@ fn spellings(host: &str, settings: &Settings) -> Vec<String> {
 
 fn ask_for_both(settings: &Settings, name: &str) -> std::io::Result<Vec<IpAddr>> {
     let mut found = ask(settings, name, TYPE::A)?;
-    found.extend(ask(settings, name, TYPE::AAAA)?);
+    // There are name servers that know one kind of address and never answer a question for the other.
+    let attempts = if found.is_empty() { settings.attempts } else { 1 };
+    match ask(&Settings { attempts, ..settings.clone() }, name, TYPE::AAAA) {
+        Ok(more) => found.extend(more),
+        Err(error) if found.is_empty() => return Err(error),
+        Err(_) => {}
+    }
     Ok(found)
 }
 

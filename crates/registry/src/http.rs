@@ -2,6 +2,7 @@
 //!
 //! Source: RFC 9110; RFC 3986 for references.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use ureq::Body;
@@ -60,6 +61,11 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
+/// Whether a status says that another attempt may do better.
+pub(crate) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
 /// Between half of it and all of it.
 pub(crate) fn jitter(pause: Duration) -> Result<Duration> {
     let mut byte = [0u8; 1];
@@ -72,6 +78,7 @@ pub(crate) fn jitter(pause: Duration) -> Result<Duration> {
 pub(crate) fn explain(status: StatusCode, response: Response<Body>) -> String {
     let known = status.canonical_reason().unwrap_or_default();
     let status = format!("{} {known}", status.as_u16());
+    // What it says besides is no reason to fail in another way.
     let data = small(response, ERROR_MAX).unwrap_or_default();
     let Ok(document) = serde_json::from_slice::<serde_json::Value>(&data) else { return status };
     let error = &document["errors"][0];
@@ -80,12 +87,21 @@ pub(crate) fn explain(status: StatusCode, response: Response<Body>) -> String {
     if words.is_empty() { status } else { format!("{status} ({})", shown(&words.join(": "))) }
 }
 
+/// Why an answer could not be read.
+pub(crate) enum Unread {
+    /// The connection ended or stalled: another attempt may get it.
+    Broken(String),
+    /// It is not what it should be.
+    Wrong(String),
+}
+
 /// An answer that is small, or it is an error: neither its length nor its time is the server's to choose.
-pub(crate) fn small(response: Response<Body>, limit: u64) -> std::result::Result<Vec<u8>, String> {
+pub(crate) fn small(response: Response<Body>, limit: u64) -> std::result::Result<Vec<u8>, Unread> {
     let deadline = Instant::now() + SMALL_TIME;
-    let too_long = || format!("it has more than {limit} bytes");
+    let too_long = || Unread::Wrong(format!("it has more than the {limit} bytes that it may have"));
     let mut body = response.into_body();
-    if body.content_length().is_some_and(|length| length > limit) {
+    let told = body.content_length();
+    if told.is_some_and(|length| length > limit) {
         return Err(too_long());
     }
     let mut reader = body.as_reader();
@@ -93,20 +109,26 @@ pub(crate) fn small(response: Response<Body>, limit: u64) -> std::result::Result
     let mut buffer = [0u8; 16 << 10];
     loop {
         match std::io::Read::read(&mut reader, &mut buffer) {
-            Ok(0) => return Ok(data),
+            Ok(0) => match told.filter(|length| *length != data.len() as u64) {
+                None => return Ok(data),
+                Some(length) => {
+                    return Err(Unread::Broken(format!("it ended after {} of {length} bytes", data.len())));
+                }
+            },
             Ok(length) => data.extend_from_slice(&buffer[..length]),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Unread::Broken(stream_text(&error))),
         }
         if data.len() as u64 > limit {
             return Err(too_long());
         }
         if Instant::now() > deadline {
-            return Err(format!("it did not arrive within {} seconds", SMALL_TIME.as_secs()));
+            return Err(Unread::Wrong(format!("it did not arrive within {} seconds", SMALL_TIME.as_secs())));
         }
     }
 }
 
 const NOT_TLS: &str = "it does not speak TLS";
+const ENDED: &str = "the connection ended early";
 
 /// A failed connection in words.
 pub(crate) fn transport_text(error: &ureq::Error) -> String {
@@ -116,9 +138,19 @@ pub(crate) fn transport_text(error: &ureq::Error) -> String {
         ureq::Error::Rustls(rustls::Error::InvalidMessage(_)) => NOT_TLS.to_owned(),
         ureq::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(rustls::Error::InvalidMessage(_)) => NOT_TLS.to_owned(),
+            _ if io.kind() == ErrorKind::UnexpectedEof => ENDED.to_owned(),
             _ => io.to_string(),
         },
         other => other.to_string(),
+    }
+}
+
+/// A body that broke off, in words.
+pub(crate) fn stream_text(error: &std::io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(error) => transport_text(error),
+        None if error.kind() == ErrorKind::UnexpectedEof => ENDED.to_owned(),
+        None => error.to_string(),
     }
 }
 

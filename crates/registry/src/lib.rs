@@ -11,6 +11,7 @@ mod blob;
 mod body;
 pub mod challenge;
 mod client;
+mod connect;
 pub mod credentials;
 mod dns;
 mod error;

@@ -12,7 +12,6 @@ use crate::auth::Access;
 use crate::blob::BlobReader;
 use crate::client::{Ask, Client};
 use crate::error::{Class, Error, Result, shown};
-use crate::http::small;
 use crate::progress::Progress;
 use crate::referrers::{self, Referrer};
 use crate::registries::{Registries, Source};
@@ -222,16 +221,14 @@ fn find_manifest(client: &Client, name: &Reference, platform: &Platform) -> Resu
 fn top_manifest(client: &Client, name: &Reference) -> Result<(Blob, Vec<u8>)> {
     let wanted = name.digest().map_or_else(|| name.tag().unwrap_or("latest").to_owned(), Digest::to_string);
     let doing = format!("pull {name}");
-    let mut ask = Ask::get(format!("/v2/{}/manifests/{wanted}", client.path()), doing.clone());
+    let mut ask = Ask::get(format!("/v2/{}/manifests/{wanted}", client.path()), doing);
     ask.headers.push(("accept", MANIFEST_TYPES.join(", ")));
-    let response = client.send(&ask)?;
-    let wrong = |why: String| Error::new(Class::Protocol, doing.clone(), format!("the manifest: {why}"));
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let (headers, data) = client.read(&ask, DOCUMENT_MAX)?;
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let media_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
     // A digest in a header is text from outside like any other.
     let told = header("docker-content-digest").map(str::parse::<Digest>).transpose()?;
-    let data = small(response, DOCUMENT_MAX).map_err(wrong)?;
     let wanted = name.digest().or(told.as_ref());
     let blob =
         Blob { media_type, digest: wanted.cloned().unwrap_or_else(|| Digest::of(&data)), size: data.len() as u64 };
@@ -246,13 +243,11 @@ fn document(client: &Client, blob: &Blob, kind: &str) -> Result<Vec<u8>> {
         let why = format!("its descriptor says {} bytes, more than 4 MiB", blob.size);
         return Err(Error::new(Class::Protocol, doing, why));
     }
-    let mut ask = Ask::get(format!("/v2/{}/{kind}/{}", client.path(), blob.digest), doing.clone());
+    let mut ask = Ask::get(format!("/v2/{}/{kind}/{}", client.path(), blob.digest), doing);
     if kind == "manifests" {
         ask.headers.push(("accept", shown(&blob.media_type)));
     }
-    // One byte more, to tell a longer one from a right one.
-    let data = small(client.send(&ask)?, blob.size + 1)
-        .map_err(|why| Error::new(Class::Protocol, doing, format!("{why}, its descriptor says {}", blob.size)))?;
+    let (_, data) = client.read(&ask, blob.size)?;
     hull_image::verify(blob, &data)?;
     Ok(data)
 }

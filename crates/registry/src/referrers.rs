@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use crate::auth::encode;
 use crate::client::{Ask, Client};
 use crate::error::{Class, Error, Result};
-use crate::http::small;
 use crate::push::put_manifest;
 
 /// The largest list of referrers.
@@ -73,14 +72,13 @@ fn tag(digest: &Digest) -> String {
 fn read(client: &Client, target: String, doing: &str) -> Result<Option<Vec<Referrer>>> {
     let mut ask = Ask::get(target, doing.to_owned());
     ask.headers.push(("accept", INDEX.to_owned()));
-    let response = match client.send(&ask) {
-        Ok(response) => response,
+    let data = match client.read(&ask, LIST_MAX) {
+        Ok((_, data)) => data,
         Err(error) if error.class() == Some(Class::NotFound) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let wrong = |why: String| Error::new(Class::Protocol, doing, why);
-    let data = small(response, LIST_MAX).map_err(wrong)?;
-    let list: List = serde_json::from_slice(&data).map_err(|error| wrong(format!("it is no list: {error}")))?;
+    let wrong = |error| Error::new(Class::Protocol, doing, format!("it is no list: {error}"));
+    let list: List = serde_json::from_slice(&data).map_err(wrong)?;
     Ok(Some(list.manifests))
 }
 

@@ -10,7 +10,6 @@ use crate::Options;
 use crate::auth::{Access, encode};
 use crate::client::{Ask, Client};
 use crate::error::{Class, Error, Result};
-use crate::http::small;
 use crate::registries::{Registries, Source};
 
 /// The largest answer, and how many are asked for.
@@ -62,10 +61,9 @@ pub fn search(host: &str, term: &str, limit: usize, options: &Options) -> Result
         DOCKER => format!("https://index.docker.io/v1/search?{query}"),
         _ => format!("/v1/search?{query}"),
     };
-    match client.send(&Ask::get(target, doing.clone())) {
-        Ok(response) => {
+    match client.read(&Ask::get(target, doing.clone()), PAGE_MAX) {
+        Ok((_, data)) => {
             let wrong = |why: String| Error::new(Class::Protocol, doing.clone(), why);
-            let data = small(response, PAGE_MAX).map_err(wrong)?;
             let found: Results =
                 serde_json::from_slice(&data).map_err(|error| wrong(format!("it is no list: {error}")))?;
             let named = |mut repository: Repository| {
@@ -123,11 +121,10 @@ pub(crate) fn tags_of(client: &Client, limit: usize) -> Result<Vec<String>> {
 fn pages(client: &Client, first: String, doing: &str, more: &mut dyn FnMut(Catalogue) -> bool) -> Result<()> {
     let mut target = first;
     for _ in 0..PAGES_MAX {
-        let response = client.send(&Ask::get(target, doing.to_owned()))?;
-        let link = response.headers().get(LINK).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let wrong = |why: String| Error::new(Class::Protocol, doing, why);
-        let data = small(response, PAGE_MAX).map_err(wrong)?;
-        let page = serde_json::from_slice(&data).map_err(|error| wrong(format!("it is no list: {error}")))?;
+        let (headers, data) = client.read(&Ask::get(target, doing.to_owned()), PAGE_MAX)?;
+        let link = headers.get(LINK).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let wrong = |error| Error::new(Class::Protocol, doing, format!("it is no list: {error}"));
+        let page = serde_json::from_slice(&data).map_err(wrong)?;
         if !more(page) {
             return Ok(());
         }
