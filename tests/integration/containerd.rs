@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::oci_checkpoint::criu;
 use hull_tests::checks::Checks;
 use hull_tests::containerd::Containerd;
 use hull_tests::recorded::{Recorded, sorted};
@@ -250,6 +251,49 @@ fn containerds_containers_are_units_of_systemds() {
     checks.check("calls are those that are known", || {
         assert_eq!(peer.oci.shapes().into_iter().collect::<Vec<_>>(), sorted(&SYSTEMD_CALLS));
     });
+    checks.end();
+}
+
+/// What is saved is an image in containerd's store, the container's files in it and what criu has of its processes.
+#[test]
+fn containerd_saves_a_container_and_restores_another_from_it() {
+    if !criu("containerd_saves_a_container_and_restores_another_from_it") {
+        return;
+    }
+    let corner = Corner::new();
+    let peer = Peer::start(&corner, systemd::is_there());
+    let id = corner.path().file_name().unwrap().to_string_lossy().into_owned();
+    let saved = "docker.io/library/saved:latest";
+    let script = "i=0; while :; do i=$((i+1)); echo $i >>/count; sleep 0.05; done";
+    let words = peer.run(&["-d"], &id, &["sh", "-c", script]);
+    peer.containerd.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let counted = |id: &str| peer.exec(id, &["cat", "/count"]).out;
+    eventually("it counts", || counted(&id).lines().count() > 3);
+    let mut checks = Checks::default();
+    checks.check("container checkpoint", || {
+        peer.containerd.ok(&["container", "checkpoint", "--task", "--rw", "--image", &id, saved]);
+    });
+    peer.containerd.client(&["task", "kill", "-s", "KILL", &id]);
+    eventually("it has ended", || peer.status(&id) != "RUNNING");
+    peer.containerd.client(&["task", "rm", &id]);
+    peer.remove(&id);
+    checks.check("container restore", || {
+        peer.containerd.ok(&["container", "restore", "--rw", "--live", &id, saved]);
+        let at = counted(&id);
+        eventually("it counts on", || counted(&id).lines().count() > at.lines().count() + 2);
+    });
+    checks.check("calls are those that are known", || {
+        let shapes = peer.oci.shapes();
+        // With one dash, as its library writes it.
+        let restore = "restore --bundle --detach --image-path --pid-file --work-path -no-subreaper";
+        for call in ["checkpoint --file-locks --image-path --leave-running --work-path", restore] {
+            assert!(shapes.iter().any(|shape| shape.ends_with(call)), "{call}: {shapes:?}");
+        }
+    });
+    peer.containerd.client(&["task", "kill", "-s", "KILL", &id]);
+    eventually("it has ended", || peer.status(&id) != "RUNNING");
+    peer.containerd.client(&["task", "rm", &id]);
+    peer.remove(&id);
     checks.end();
 }
 

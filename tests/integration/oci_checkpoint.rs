@@ -20,7 +20,7 @@ fn criu_works() -> bool {
 }
 
 /// Whether criu can be used here; says what is skipped otherwise.
-fn criu(test: &str) -> bool {
+pub(crate) fn criu(test: &str) -> bool {
     let works = criu_works();
     if !works {
         skipped(test, "this criu does not know this kernel; `make test-vm` does it");
@@ -96,6 +96,10 @@ fn a_container_goes_on_under_another_id_with_its_mounts_limits_and_numbers() {
             "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
         spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
         spec["hostname"] = "saved".into();
+        // On v1 `runc spec` leaves it out.
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+        namespaces.push(json!({"type": "cgroup"}));
         spec["annotations"] = json!({"a": "b"});
     });
     start(&bundle, first);
@@ -127,7 +131,9 @@ fn a_container_goes_on_under_another_id_with_its_mounts_limits_and_numbers() {
     assert_eq!((after.code, after.out), (0, before.out), "{}", after.err);
     // A mount of v2's would have changed the options of the host's.
     assert_eq!(host_groups(), host);
-    assert_eq!((&*value(&bundle, second, "pids.max"), &*value(&bundle, second, "memory.max")), ("77", "67108864"));
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let memory = if unified { "memory.max" } else { "memory.limit_in_bytes" };
+    assert_eq!((&*value(&bundle, second, "pids.max"), &*value(&bundle, second, memory)), ("77", "67108864"));
     assert_eq!(groups.iter().filter(|group| group.exists()).count(), 0, "the first one's groups are made again");
     let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert!(own.lines().all(|line| line.ends_with(second)), "{own}");
@@ -191,6 +197,47 @@ fn memory_is_saved_in_steps() {
     restore(&bundle, &["--image-path", "three"], id);
     counts_on(&bundle, at);
     end(&bundle, id);
+}
+
+/// A checkpoint that waits until its pages are asked for is one that others meet: another is refused, and its images are
+/// where an absolute link leads.
+#[test]
+fn memory_that_stays_where_it_is_comes_when_it_is_asked_for() {
+    if !criu("memory_that_stays_where_it_is_comes_when_it_is_asked_for") {
+        return;
+    }
+    let bundle = Bundle::new(COUNTER);
+    let (first, second) = (&*bundle.id("lazy"), &*bundle.id("later"));
+    let path = |name: &str| bundle.corner.path().join(name);
+    fs::create_dir(path("real")).unwrap();
+    std::os::unix::fs::symlink(path("real"), path("linked")).unwrap();
+    start(&bundle, first);
+    eventually("it counts", || counted(&bundle) > 3);
+    // One that nobody listens at.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let words = format!(
+        "checkpoint --lazy-pages --page-server 127.0.0.1:{port} --status-fd 3 --image-path linked/images {first}"
+    );
+    let script =
+        format!("exec 3>ready; exec {} --root {} {words}", path("hull-oci").display(), bundle.root().display());
+    let mut checkpoint = Command::new("sh");
+    checkpoint.args(["-c", &script]).current_dir(bundle.corner.path()).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut checkpoint = checkpoint.spawn().unwrap();
+    eventually("it can be asked", || fs::read(path("ready")).is_ok_and(|said| said == [0]));
+    error(&bundle.oci(&["checkpoint", "--image-path", "another", first]), "another checkpoint of it, or its restore");
+    assert!(path("real/images/inventory.img").exists());
+
+    let daemon = ["lazy-pages", "--page-server", "--address", "127.0.0.1", "--port", &port, "--images-dir"];
+    let mut pages = Command::new("criu");
+    pages.args(daemon).arg(path("real/images")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut pages = pages.spawn().unwrap();
+    eventually("it serves", || path("real/images/lazy-pages.socket").exists());
+    let at = counted(&bundle);
+    restore(&bundle, &["--lazy-pages", "--image-path", "linked/images"], second);
+    counts_on(&bundle, at);
+    assert!(pages.wait().unwrap().success() && checkpoint.wait().unwrap().success());
+    error(&bundle.oci(&["state", first]), "container does not exist");
+    end(&bundle, second);
 }
 
 /// What a bind shows is not in the images: it is the host's, and the bundle says again what it is.

@@ -17,6 +17,7 @@ mod manage;
 mod notify;
 mod restore;
 mod spec;
+mod spelling;
 mod update;
 
 use std::ffi::OsString;
@@ -260,6 +261,7 @@ pub fn oci(arguments: Vec<OsString>) -> i32 {
         print!("{}", version());
         return 0;
     }
+    let arguments = spelling::usual(arguments);
     let oci = match Oci::try_parse_from(&arguments) {
         Ok(oci) => oci,
         Err(error) if error.exit_code() == 0 => {
