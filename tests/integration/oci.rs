@@ -175,3 +175,17 @@ fn a_create_that_is_killed_at_any_moment_is_cleared_by_one_delete() {
     assert!(left > 4, "only {left} kills left something");
     assert_eq!(bundle.ok(&["list", "-q"]), "");
 }
+
+/// What is opened first would become the command's standard output otherwise: here hull's own files.
+#[test]
+fn standard_streams_that_are_closed_are_the_null_device() {
+    let bundle = Bundle::new("said=$(for n in 0 1 2; do readlink /proc/$$/fd/$n; done); echo \"$said\" > /said");
+    let run = bundle.command(&["run", &bundle.id("closed")]);
+    let words: Vec<_> =
+        [run.get_program()].into_iter().chain(run.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" 0<&- 1>&- 2>&-", "sh"]).args(&words).current_dir(bundle.corner.path());
+    assert!(shell.status().unwrap().success());
+    let said = fs::read_to_string(bundle.corner.rootfs().join("said")).unwrap();
+    assert_eq!(said, "/dev/null\n/dev/null\n/dev/null\n");
+}

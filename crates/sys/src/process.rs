@@ -22,6 +22,24 @@ pub(crate) fn check(result: i64) -> rustix::io::Result<i64> {
     Ok(result)
 }
 
+/// What has to be so before anything else is done: no file that is opened becomes a standard stream, and who does not read
+/// what we write is an error of the write, not our end.
+pub fn begin() {
+    use rustix::fd::BorrowedFd;
+    for number in 0..3 {
+        // SAFETY: it is only asked about, and there may be none.
+        let stream = unsafe { BorrowedFd::borrow_raw(number) };
+        if rustix::io::fcntl_getfd(stream) == Err(Errno::BADF) {
+            // Becomes the lowest number that is free, which is this one, for good. If even that is not to be had, whoever
+            // writes there finds nobody.
+            let null = rustix::fs::open(c"/dev/null", OFlags::RDWR, rustix::fs::Mode::empty());
+            std::mem::forget(null);
+        }
+    }
+    // SAFETY: no handler is named, and there is one thread.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// `execve(2)`. Comes back only with an error.
 pub fn execve(path: &CStr, argv: &[CString], env: &[CString]) -> Error {
     let count = format!("{} vars", env.len());
