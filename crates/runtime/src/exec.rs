@@ -18,7 +18,7 @@ use hull_sys::fs::{self, CWD};
 use hull_sys::ns::{self, Fork, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::{self, Line};
-use hull_sys::{cred, process, sched, trace};
+use hull_sys::{cred, exe, process, sched, trace};
 use rustix::fs::OFlags;
 
 use crate::agent::Agent;
@@ -109,6 +109,8 @@ fn child(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: Line)
 
 /// The child's half. Comes back only with an error.
 fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line) -> Result<()> {
+    // The parent has it still, so this does not wait.
+    exe::let_go();
     // Born into the container's processes, which see it from now on: none of them may look into it (CVE-2016-9962).
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     // Half-made it ends with its parent, wherever that is killed; whoever waits for it would wait for ever.

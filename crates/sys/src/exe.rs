@@ -12,7 +12,7 @@ use std::ffi::{CString, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{CWD, MemfdFlags, OFlags, SealFlags};
 use rustix::io::Errno;
@@ -24,6 +24,9 @@ use crate::{fs, ns, process};
 
 /// The file where it cannot be written.
 static FILE: OnceLock<OwnedFd> = OnceLock::new();
+
+/// The mount that it was opened through.
+static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Whether [`seal`] has done its work, here or before the clone.
 pub fn is_sealed() -> bool {
@@ -62,13 +65,22 @@ pub fn execute(argv: &[CString], env: &[CString]) -> Error {
     }
 }
 
+/// Closes the mount that [`seal`] has made and that nothing needs any more. The kernel waits for a grace period when a mount
+/// goes, 60 microseconds and more, so this is for when the process would wait anyway; where a clone of it has the mount as
+/// well only the last of the two waits.
+pub fn let_go() {
+    drop(MOUNT.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
 /// The file, opened through a read-only mount that only this descriptor leads to.
 fn read_only() -> Result<OwnedFd> {
     let tree = mount::open_tree_itself(CWD, c"/proc/self/exe", mount::OpenTreeFlags::OPEN_TREE_CLONE)?;
     let attr = MountAttr { set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), ..MountAttr::default() };
     mount::mount_setattr_itself(tree.as_fd(), c"", false, attr)?;
     let path = CString::new(format!("/proc/self/fd/{}", tree.as_raw_fd())).unwrap_or_default();
-    fs::openat(CWD, &path, OFlags::RDONLY, 0)
+    let file = fs::openat(CWD, &path, OFlags::RDONLY, 0)?;
+    *MOUNT.lock().unwrap_or_else(PoisonError::into_inner) = Some(tree);
+    Ok(file)
 }
 
 /// Makes `file`, the same file by another way, the one that this process executes.
@@ -133,10 +145,20 @@ struct MemoryMap {
 
 /// The kernel leads the link elsewhere once nothing of the old file is mapped any more.
 ///
-/// By `PR_SET_MM_MAP`, which takes CAP_SYS_ADMIN in the user namespace that we are in; `PR_SET_MM_EXE_FILE` alone would
-/// take CAP_SYS_RESOURCE in the first one. The other values stay what they are.
+/// `PR_SET_MM_EXE_FILE` takes CAP_SYS_RESOURCE in the first user namespace, `PR_SET_MM_MAP` CAP_SYS_ADMIN in the one that we
+/// are in, and all the other values, which stay what they are.
 fn set_exe_file(file: BorrowedFd<'_>) -> Result<()> {
+    const PR_SET_MM_EXE_FILE: libc::c_ulong = 13;
     const PR_SET_MM_MAP: libc::c_ulong = 14;
+    let alone = call("prctl", &[Arg::Text("PR_SET_MM"), Arg::Text("PR_SET_MM_EXE_FILE"), Arg::fd(&file)], || {
+        // SAFETY: a descriptor is all that it takes.
+        let answer =
+            unsafe { libc::prctl(libc::PR_SET_MM, PR_SET_MM_EXE_FILE, file.as_raw_fd() as libc::c_ulong, 0, 0) };
+        process::check(i64::from(answer)).map(drop)
+    });
+    if alone.is_ok() {
+        return Ok(());
+    }
     let stat = fs::read_file(CWD, c"/proc/self/stat", 4096)?;
     // The second field is a name in parentheses, which may hold anything.
     let after = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
@@ -205,13 +227,32 @@ fn segments() -> Vec<Segment> {
         let filled = filled.map(|(from, to)| place(from, to));
         Segment { start, length, offset: down(header.p_offset), protection, filled }
     };
-    of_kind(PT_LOAD).filter(|header| header.p_filesz > 0).map(segment).collect()
+    let mut all: Vec<Segment> = Vec::new();
+    for next in of_kind(PT_LOAD).filter(|header| header.p_filesz > 0).map(segment) {
+        match all.last_mut() {
+            // What is copied is copied at once.
+            Some(last) if last.is_copied() && next.is_copied() && last.end() == next.start.addr() => {
+                last.length += next.length;
+                last.filled = last.filled.or(next.filled);
+            }
+            _ => all.push(next),
+        }
+    }
+    all
 }
 
 impl Segment {
+    fn is_copied(&self) -> bool {
+        self.protection.contains(ProtFlags::WRITE)
+    }
+
+    fn end(&self) -> usize {
+        self.start.addr() + self.length
+    }
+
     /// Maps the same bytes in place of the old file's: those of `file`, or a copy of what may have been written.
     fn leave_for(&self, file: BorrowedFd<'_>) -> Result<()> {
-        if !self.protection.contains(ProtFlags::WRITE) {
+        if !self.is_copied() {
             return self.map(file);
         }
         self.copy()?;
@@ -245,7 +286,8 @@ impl Segment {
             // SAFETY: the copy is a new mapping at a place of the kernel's choice. There is one thread, and nothing
             // between the copy and the move allocates or writes to a static, so the same bytes come in their place.
             unsafe {
-                let copy = rustix::mm::mmap_anonymous(ptr::null_mut(), self.length, readable, MapFlags::PRIVATE)?;
+                let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
+                let copy = rustix::mm::mmap_anonymous(ptr::null_mut(), self.length, readable, flags)?;
                 ptr::copy_nonoverlapping(self.start.cast::<u8>(), copy.cast(), self.length);
                 rustix::mm::mremap_fixed(copy, self.length, self.length, MremapFlags::MAYMOVE, self.start).map(drop)
             }
