@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use hull_runtime::plan::{self, Plan};
@@ -15,6 +15,8 @@ use crate::report::Report;
 
 /// The kernel's text for a user namespace in which every id is what it is outside: the first one.
 const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
+/// The number of the first user namespace (`USER_NS_INIT_INO` of linux/nsfs.h).
+const FIRST: u64 = 0xEFFF_FFFD;
 const ROOT: &str = "/run/hull-oci";
 
 /// Who calls.
@@ -29,8 +31,12 @@ pub enum Caller {
 impl Caller {
     /// `rootless` is what the command line says of it.
     pub fn look(rootless: Rootless) -> Result<Self, Report> {
-        let text = fs::read_to_string("/proc/self/uid_map");
-        let text = text.map_err(|error| Report::host("look at the user namespace", error))?;
+        let doing = |error| Report::host("look at the user namespace", error);
+        let own = fs::metadata("/proc/self/ns/user").map_err(doing)?;
+        if own.ino() == FIRST {
+            return Ok(of(&EVERY_ID.join(" "), geteuid().as_raw(), rootless));
+        }
+        let text = fs::read_to_string("/proc/self/uid_map").map_err(doing)?;
         Ok(of(&text, geteuid().as_raw(), rootless))
     }
 
