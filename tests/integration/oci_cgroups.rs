@@ -185,3 +185,31 @@ fn the_callers_processors_are_not_the_containers() {
     bundle.change(|spec| spec["linux"]["resources"]["cpu"] = serde_json::json!({"cpus": first}));
     assert_eq!(allowed(&pinned(&["run", id]).out), Some(first.clone()));
 }
+
+/// Groups of v1 are made while the process is there already. One that turns out to be somebody else's then stays his, with what
+/// runs in it, and of the container there is nothing left.
+#[test]
+fn a_group_that_is_somebody_elses_ends_the_creation_and_stays_his() {
+    if unified() {
+        return skipped("oci_cgroups::a_group_that_is_somebody_elses", "there is one group, made before the process");
+    }
+    let bundle = Bundle::new("true");
+    let id = bundle.id("taken");
+    let path = format!("/hull-test-{id}");
+    bundle.change(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+    let theirs = Path::new("/sys/fs/cgroup/pids").join(&path[1..]);
+    fs::create_dir(&theirs).unwrap();
+    let mut sleeper = Command::new("sleep").arg("600").spawn().unwrap();
+    fs::write(theirs.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+    for verb in ["create", "run"] {
+        let said = bundle.oci(&[verb, &id]);
+        assert!(said.code == 1 && said.err.contains("it holds processes already"), "{said:?}");
+        assert!(sleeper.try_wait().unwrap().is_none(), "{verb}: it was killed");
+        assert_eq!(bundle.ok(&["list", "-q"]), "");
+        let left = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path().join(&path[1..]));
+        assert!(left.filter(|group| group.exists()).eq([theirs.clone()]), "{verb}");
+    }
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    fs::remove_dir(&theirs).unwrap();
+}

@@ -20,6 +20,7 @@ mod live;
 mod merge;
 mod oom;
 mod other;
+mod pending;
 mod place;
 mod stats;
 mod systemd;

@@ -10,7 +10,7 @@
 //!   what only it may do, "go" -----> (if there is something: id maps, oom_score_adj)
 //!   moves network devices <--------- their names    (if there are some)
 //!   "go" -------------------------->
-//!                                    mounts
+//!   makes v1's groups, "go" -------> mounts, joins them (if they were not made before)
 //!   runs hooks <-------------------- "hooks"        (if it has some)
 //!   "go" --------------------------> root, identity
 //!   (terminal) <-------------------- the terminal's other end
@@ -107,6 +107,10 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
         inputs.cgroup.give_to(owner)?;
     }
 
+    if !join::enters_groups_late(plan) {
+        inputs.cgroup.complete()?;
+    }
+
     let (ours, theirs) = sync::pair().doing(|| "make the line to the container".to_owned())?;
 
     trace::stage(
@@ -158,7 +162,13 @@ fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>, devices
         created.tell(b"go")?;
     }
     netdev::give(&plan.net_devices, devices, created)?;
+    if !inputs.cgroup.is_whole() {
+        // The child mounts meanwhile.
+        inputs.cgroup.complete()?;
+        created.tell_all(b"go", &inputs.cgroup.doors()?)?;
+    }
     (inputs.born)(created.pid)?;
+    exe::let_go();
     if matches!(inputs.stdio, Stdio::Terminal) {
         created.hear_terminal()?;
     }

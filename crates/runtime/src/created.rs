@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::process::{self, Ended};
 use hull_sys::sync::Line;
-use hull_sys::{Errno, signal, trace};
+use hull_sys::{Errno, exe, signal, trace};
 
 use crate::agent::Agent;
 use crate::error::{Doing, Error, Result};
@@ -55,7 +55,12 @@ impl Created {
     }
 
     pub(crate) fn tell(&self, message: &[u8]) -> Result<()> {
-        match self.line()?.send(message, None) {
+        self.tell_all(message, &[])
+    }
+
+    pub(crate) fn tell_all(&self, message: &[u8], descriptors: &[OwnedFd]) -> Result<()> {
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        match self.line()?.send_all(message, &descriptors) {
             // It has failed meanwhile and hung up: what it said before is the error to tell.
             Err(error) if error.errno() == Errno::PIPE => Ok(()),
             other => other.doing(|| "release the container".to_owned()),
@@ -102,6 +107,8 @@ impl Created {
             Err(error) => Err(error),
         };
         heard.inspect_err(|_| self.abandon())?;
+        // The command needs its time as well.
+        exe::let_go();
         // The line closes at exec, and also if the process died on the way there.
         trace::exec_succeeded();
         Ok(())

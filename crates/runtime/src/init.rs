@@ -11,12 +11,13 @@ use hull_sys::mount::{self, MountAttrFlags};
 use hull_sys::ns::{self, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::Line;
-use hull_sys::{cred, exe, net, process, sched, trace};
+use hull_sys::{cred, exe, net, process, trace};
 
 use crate::command::{self, Ready};
 use crate::create::{Inputs, Start, Stdio};
 use crate::devices;
 use crate::diagnose;
+use crate::entrance::Entrance;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::identity;
@@ -54,29 +55,18 @@ pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, opened: Opened, mut line: Li
 /// Comes back only with an error.
 fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Result<()> {
     let Opened { sources, joins, devices } = opened;
-    trace::stage(
-        "join the groups",
-        "The limits are in force before the process does anything else, and nobody may look into it before it is the \
-         command. It moves itself, which no other process has to wait for; the cgroup namespace is made here because it \
-         is rooted where its maker is.",
-    );
+    // The parent has it still, so this does not wait.
+    exe::let_go();
     // Not dumpable: nobody in a PID namespace that it may have been born into can look into it (CVE-2016-9962).
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     // At once, for the parent may die at any moment; what it leaves is cleared when nobody holds it any more.
     if plan.die_with_parent {
         parent::tie(line)?;
     }
-    if inputs.cgroup.wants_process() {
-        // systemd makes the groups around this process, and puts it into them.
-        parent::wait(line, b"go")?;
-    } else {
-        // One that came through another process was not born in its v2 group.
-        inputs.cgroup.join(!joins.through)?;
-    }
-    // The group says on which processors the container runs, not whoever called: it may be pinned to one.
-    sched::any_processor().doing(|| "give up the caller's processors".to_owned())?;
-    if plan.namespaces.new.contains(Namespaces::CGROUP) {
-        ns::unshare(Namespaces::CGROUP).doing(|| "root the cgroup view at the container's group".to_owned())?;
+    // One that came through another process was not born in its v2 group.
+    let mut groups = Entrance::new(plan, inputs.cgroup, !joins.through);
+    if !groups.may_wait() {
+        groups.enter(line)?;
     }
     // All that follows happens in them.
     join::enter(plan, &joins)?;
@@ -108,7 +98,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
         proc.as_ref().map_or(Ok(()), |proc| lsm::label_keys(proc.as_fd(), &plan.process))?;
         keyring::make(name, plan.namespaces.has(Namespaces::USER))?;
     }
-    let groups = inputs.cgroup.view();
+    let view = inputs.cgroup.view();
     let (mut files, mut late) = (None, Vec::new());
 
     trace::stage(
@@ -117,8 +107,12 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
          a mount elsewhere.",
     );
     for (step, opened) in plan.mounts.iter().zip(sources) {
+        // What is mounted, and what fills it, is the container's to account for.
+        if matches!(step.what, What::Cgroup) || step.options.copy_up {
+            groups.enter(line)?;
+        }
         match step.what {
-            What::Cgroup => view::mount(&root, step, &groups, plan.namespaces.has(Namespaces::CGROUP))?,
+            What::Cgroup => view::mount(&root, step, &view, plan.namespaces.has(Namespaces::CGROUP))?,
             What::File { ref text } => own_file(&root, step, text, &mut files)?,
             _ => {
                 let made = mounts::perform(&root, step, mounts::source(plan, step, opened)?.as_ref())?;
@@ -126,6 +120,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
             }
         }
     }
+    groups.enter(line)?;
     // After all mounts, for a node may belong on one of them.
     devices::make(&root, plan)?;
     let stdio = match inputs.stdio {

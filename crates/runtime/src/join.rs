@@ -330,6 +330,14 @@ pub(crate) fn enter(plan: &Plan, joins: &Joins) -> Result<()> {
     Ok(())
 }
 
+/// Whether the child may join groups when it has built its tree: until then it keeps the rights for that, and the host's tree
+/// in view.
+pub(crate) fn enters_groups_late(plan: &Plan) -> bool {
+    plan.namespaces.joined.is_empty()
+        && plan.namespaces.new.contains(Namespaces::MOUNT)
+        && !plan.namespaces.has(Namespaces::USER)
+}
+
 /// Whether the parent has something to do for the child that has to be done first.
 pub(crate) fn waits_for_parent(plan: &Plan) -> bool {
     plan.namespaces.has(Namespaces::USER) || plan.process.oom_score_adj.is_some()

@@ -15,6 +15,7 @@ mod created;
 pub mod criu;
 mod devices;
 mod diagnose;
+mod entrance;
 mod error;
 pub mod exec;
 pub mod hooks;

@@ -1,5 +1,7 @@
 //! The child's side of what ties it to its parent until it is the command.
 
+use std::os::fd::OwnedFd;
+
 use hull_sys::sync::Line;
 use hull_sys::{cred, process};
 
@@ -26,9 +28,14 @@ fn end_without(line: &Line) -> Result<()> {
 
 /// What it does for us is done when it says `word`. If it is gone, so are we.
 pub(crate) fn wait(line: &Line, word: &[u8]) -> Result<()> {
-    let (message, _) = line.receive().doing(|| "wait for the parent".to_owned())?;
+    wait_for_all(line, word).map(drop)
+}
+
+/// The same; gives what comes along.
+pub(crate) fn wait_for_all(line: &Line, word: &[u8]) -> Result<Vec<OwnedFd>> {
+    let (message, descriptors) = line.receive_word().doing(|| "wait for the parent".to_owned())?;
     if message != word {
         process::exit_now(0);
     }
-    Ok(())
+    Ok(descriptors)
 }

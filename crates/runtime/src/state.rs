@@ -431,6 +431,22 @@ impl Folder {
         if let Some(init) = init(&state)? {
             kill_and_wait(&init, &state)?;
         }
+        self.clear(&state)
+    }
+
+    /// The same of a container whose first process the caller has seen end.
+    ///
+    /// # Errors
+    /// Something of it cannot be removed.
+    pub fn delete_ended(self) -> Result<Vec<Error>> {
+        match self.turn()? {
+            // Again from the file: an update may have added to it.
+            Some(_turn) => self.clear(&self.read(STATE)?.unwrap_or_default()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn clear(&self, state: &State) -> Result<Vec<Error>> {
         if let Some(unit) = &state.unit {
             // Of what still runs systemd would take leave first, for a minute and a half.
             state.groups.iter().try_for_each(|group| cgroup::kill_leftover(group))?;

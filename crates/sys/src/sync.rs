@@ -22,6 +22,9 @@ pub struct Line(OwnedFd);
 /// The largest message: an error's text fits.
 const MESSAGE: usize = 16 << 10;
 
+/// The most descriptors that a message takes along (`SCM_MAX_FD`).
+pub const MOST: usize = 253;
+
 /// Both ends: a `SOCK_SEQPACKET` pair that closes on exec.
 pub fn pair() -> Result<(Line, Line)> {
     let args = [Arg::Text("AF_UNIX"), Arg::Text("SOCK_SEQPACKET|SOCK_CLOEXEC"), Arg::Int(0)];
@@ -94,12 +97,19 @@ impl Line {
     /// # Errors
     /// `EPIPE` if the other side is gone.
     pub fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.send_all(message, descriptor.as_slice())
+    }
+
+    /// The same with up to [`MOST`] descriptors.
+    ///
+    /// # Errors
+    /// `EPIPE` if the other side is gone, `EINVAL` for more descriptors.
+    pub fn send_all(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
         call("sendmsg", &[Arg::fd(&self.0), Arg::Int(message.len() as i64)], || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
             let mut control = SendAncillaryBuffer::new(&mut space);
-            let list = descriptor.map(|fd| [fd]);
-            if let Some(list) = &list {
-                control.push(SendAncillaryMessage::ScmRights(list));
+            if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+                return Err(Errno::INVAL);
             }
             let data = [IoSlice::new(&message[..message.len().min(MESSAGE)])];
             rustix::net::sendmsg(&self.0, &data, &mut control, SendFlags::NOSIGNAL).map(drop)
@@ -126,6 +136,28 @@ impl Line {
             Ok(answer.bytes)
         })?;
         Ok((buffer, received))
+    }
+
+    /// Waits for a word, of up to 64 bytes, and the descriptors that come with it. Unlike [`Line::receive`] it has no large
+    /// buffer, the pages of which cost more than the call.
+    pub fn receive_word(&self) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+        let (mut buffer, mut length, mut received) = ([0u8; 64], 0, Vec::new());
+        call("recvmsg", &[Arg::fd(&self.0)], || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let answer = retry_on_reset(|| {
+                let mut data = [IoSliceMut::new(&mut buffer)];
+                rustix::net::recvmsg(&self.0, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)
+            })?;
+            length = answer.bytes;
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    received.extend(descriptors);
+                }
+            }
+            Ok(length)
+        })?;
+        Ok((buffer[..length].to_vec(), received))
     }
 
     /// Sends one message by write(2): for a process whose filter may hold up every other call.

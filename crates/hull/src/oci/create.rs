@@ -140,7 +140,7 @@ fn make(call: &Call<'_>, args: &CreateArgs, mut bundle: Bundle, stdio: Option<St
 }
 
 /// Makes what a container has before its first process: its folder, with the record by which whoever comes after a kill
-/// finds the rest, and its groups.
+/// finds the rest, and the groups in which that is born.
 pub(super) fn begin(call: &Call<'_>, id: &str, bundle: &Bundle) -> Result<Begun, Report> {
     let Bundle { spec, plan, .. } = bundle;
     let folder = Folder::create(call.root, id)?;
@@ -169,12 +169,16 @@ pub(super) fn begin(call: &Call<'_>, id: &str, bundle: &Bundle) -> Result<Begun,
     if bundle.notifies {
         notify::make_folder(folder.path())?;
     }
-    let group = groups.create(&host)?;
+    let group = groups.begin(&host)?;
     Ok(Begun { folder, state, group })
 }
 
 /// Takes away what there is of a container that could not be brought to life.
 pub(super) fn undo(mut folder: Folder, group: Cgroup) {
+    if !group.is_whole() && !group.wants_process() {
+        // A group may be somebody else's, which is why. Those that were made go with this, and nothing has run.
+        return;
+    }
     folder.keep();
     group.keep();
     // The reason is told by the caller; what cannot be removed is `delete --force`'s.
@@ -233,7 +237,7 @@ impl Made {
         folder.keep();
         group.keep();
         if !keep {
-            log.warn(folder.delete(true)?);
+            log.warn(folder.delete_ended()?);
         }
         Ok(ended.code())
     }

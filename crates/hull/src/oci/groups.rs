@@ -62,10 +62,10 @@ impl Groups {
         self.place.as_ref().map(|place| cgroup::folders(host, place, &self.writes)).unwrap_or_default()
     }
 
-    /// Makes them.
-    pub fn create(&self, host: &Host) -> Result<Cgroup, Report> {
+    /// Makes them, but for those that a process joins only when it is there.
+    pub fn begin(&self, host: &Host) -> Result<Cgroup, Report> {
         match &self.place {
-            Some(place) => Ok(Cgroup::create(host, place, &self.writes)?),
+            Some(place) => Ok(Cgroup::begin(host, place, &self.writes)?),
             None => Ok(Cgroup::none(host)),
         }
     }

@@ -117,6 +117,7 @@ fn make(
     let place = place.map_err(|error| Report::host(format!("use {} as the root", bundle.rootfs.display()), error))?;
     let root = tree(&bundle.rootfs)?;
     let Begun { folder, mut state, mut group } = begin(call, &args.id, bundle)?;
+    group.complete()?;
     let folder_path = folder.path().to_owned();
     let about = state.about();
     let inputs = Restoration { root, place, folder: folder_path, cgroup: &mut group, stdio, about };

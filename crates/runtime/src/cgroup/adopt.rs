@@ -9,25 +9,15 @@ use super::group::{Group, c_path, inherit_cpuset, is_v1_cpuset, make_parents};
 use super::host::{Hierarchy, Host, Version};
 use super::limits::Write;
 use super::live::Cgroup;
+use super::pending::{Pending, Unmade};
 use super::systemd::Systemd;
-use super::unit::{self, Property, Unit};
+use super::unit::{self, Unit};
 use crate::error::{Doing, Error, Result};
-
-/// What is known of the groups before they are there.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) host: Host,
-    pub(super) unit: Unit,
-    pub(super) more: Vec<Property>,
-    pub(super) writes: Vec<Write>,
-    /// Whose the group becomes.
-    pub(super) owner: Option<u32>,
-}
 
 impl Cgroup {
     /// Whether the groups come to be only around the process, which has to wait for that.
     pub fn wants_process(&self) -> bool {
-        self.pending.is_some()
+        matches!(self.pending, Some(Pending::Unit(_)))
     }
 
     /// Lets systemd make the groups with process `pid` in them, and sets what it has no words for.
@@ -35,7 +25,8 @@ impl Cgroup {
     /// # Errors
     /// systemd refuses; a limit cannot be set.
     pub(crate) fn adopt(&mut self, pid: i32) -> Result<()> {
-        let Some(Pending { host, unit, more, writes, owner }) = self.pending.take() else { return Ok(()) };
+        let unmade = self.pending.take_if(|pending| matches!(pending, Pending::Unit(_)));
+        let Some(Pending::Unit(Unmade { host, unit, more, writes, owner })) = unmade else { return Ok(()) };
         trace::stage(
             "let systemd make the groups",
             "systemd keeps this machine's tree of control groups. It is told the process and its limits, and makes a unit of \

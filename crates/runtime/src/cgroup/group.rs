@@ -67,8 +67,7 @@ impl Group {
     }
 
     pub(super) fn refused(&self, file: &str, value: &str, error: hull_sys::Error) -> Error {
-        let doing = format!("write {value:?} to {}{}", self.path.join(file).display(), for_field(file));
-        Error::setup(doing, error).hint(advice(file))
+        refused(&self.path, file, value, error)
     }
 
     pub(super) fn get(&self, file: &str) -> Result<String> {
@@ -121,6 +120,12 @@ impl Group {
         }
         Ok(())
     }
+}
+
+/// The group at `path` does not take `value`.
+pub(super) fn refused(path: &Path, file: &str, value: &str, error: hull_sys::Error) -> Error {
+    let doing = format!("write {value:?} to {}{}", path.join(file).display(), for_field(file));
+    Error::setup(doing, error).hint(advice(file))
 }
 
 /// Whether what a missing file is to say is in force without it: no limit, or no swap on a machine that has none.

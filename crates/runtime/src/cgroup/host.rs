@@ -76,7 +76,11 @@ impl Host {
     pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for line in mountinfo.lines() {
-            let Some((before, after)) = line.split_once(" - ") else { continue };
+            // Most lines are about something else.
+            let Some((before, after)) = line.split_once(" - ").filter(|(_, after)| after.starts_with("cgroup"))
+            else {
+                continue;
+            };
             let fields: Vec<&str> = before.split(' ').collect();
             let mut after = after.split(' ');
             let (Some(kind), _, Some(options)) = (after.next(), after.next(), after.next()) else { continue };

@@ -1,20 +1,23 @@
 //! The container's groups on this host: made, joined, asked, removed.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::{Errno, bpf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::adopt::Pending;
 use super::clear::{collect_members, kill_tree, remove_all};
 use super::devices;
-use super::group::{Group, c_path, inherit_cpuset, is_v1_cpuset, make_parents, refuse_members};
+use super::group::{Group, c_path, inherit_cpuset, is_v1_cpuset, make_parents, refuse_members, refused};
 use super::host::{Hierarchy, Host, Version};
 use super::limits::Write;
+use super::pending::{Pending, Rest, Unmade};
 use super::place::Place;
 use crate::error::{Doing, Error, Result};
+
+/// v1's file of the threads in a group.
+const TASKS: &str = "tasks";
 
 /// The groups of one container; they are removed when this is dropped.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub struct Cgroup {
     removed: bool,
     /// Where the unified hierarchy is mounted, for a container that is in no group of its own.
     unified: Option<PathBuf>,
-    /// Of systemd, which has not made them yet.
+    /// Those that are not there yet.
     pub(super) pending: Option<Pending>,
 }
 
@@ -33,18 +36,71 @@ impl Cgroup {
     /// # Errors
     /// The file that refused a value, with the value; a group at a given path that holds processes already.
     pub fn create(host: &Host, place: &Place, writes: &[Write]) -> Result<Self> {
+        let mut cgroup = Self::begin(host, place, writes)?;
+        if !cgroup.wants_process() {
+            cgroup.complete()?;
+        }
+        Ok(cgroup)
+    }
+
+    /// The same, without v1's groups, which [`Cgroup::complete`] makes: a process is not born in them, so there may be one
+    /// that has something else to do meanwhile.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    pub fn begin(host: &Host, place: &Place, writes: &[Write]) -> Result<Self> {
+        let mut cgroup = Self { groups: Vec::new(), removed: false, unified: None, pending: None };
         if let Place::Unit(unit, more) = place {
             let (host, unit) = (host.clone(), unit.clone());
-            let pending = Pending { host, unit, more: more.clone(), writes: writes.to_vec(), owner: None };
-            return Ok(Self { groups: Vec::new(), removed: true, unified: None, pending: Some(pending) });
+            let unmade = Unmade { host, unit, more: more.clone(), writes: writes.to_vec(), owner: None };
+            (cgroup.removed, cgroup.pending) = (true, Some(Pending::Unit(unmade)));
+            return Ok(cgroup);
         }
-        let mut cgroup = Self { groups: Vec::new(), removed: false, unified: None, pending: None };
-        for hierarchy in place.hierarchies(host, writes) {
+        let (v2, v1): (Vec<_>, Vec<_>) =
+            place.hierarchies(host, writes).into_iter().partition(|hierarchy| hierarchy.version == Version::V2);
+        for hierarchy in v2 {
             cgroup.make(hierarchy, place)?;
         }
-        cgroup.set_all(host, writes)?;
-        cgroup.guard_devices(writes)?;
+        let is_v1 = |write: &Write| host.hierarchy(write).is_some_and(|found| found.version == Version::V1);
+        let (later, now): (Vec<Write>, Vec<Write>) = writes.iter().cloned().partition(is_v1);
+        cgroup.set_all(host, &now)?;
+        cgroup.guard_devices(&now)?;
+        if !v1.is_empty() {
+            let hierarchies = v1.into_iter().cloned().collect();
+            cgroup.pending =
+                Some(Pending::V1(Rest { host: host.clone(), place: place.clone(), writes: later, hierarchies }));
+        }
         Ok(cgroup)
+    }
+
+    /// Makes what [`Cgroup::begin`] has left. If that fails it is still left, but for what was made.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    pub fn complete(&mut self) -> Result<()> {
+        let rest = match self.pending.take() {
+            Some(Pending::V1(rest)) => rest,
+            other => {
+                self.pending = other;
+                return Ok(());
+            }
+        };
+        let made = rest.hierarchies.iter().try_for_each(|hierarchy| self.make(hierarchy, &rest.place));
+        let made = made.and_then(|()| self.set_all(&rest.host, &rest.writes));
+        if made.is_err() {
+            self.pending = Some(Pending::V1(rest));
+        }
+        made
+    }
+
+    /// Whether all groups are there.
+    pub fn is_whole(&self) -> bool {
+        self.pending.is_none()
+    }
+
+    /// Whether v1's are made while the process does something else.
+    pub(crate) fn is_being_made(&self) -> bool {
+        matches!(self.pending, Some(Pending::V1(_)))
     }
 
     /// The groups of a container that was created before, as far as they are there. They stay when this is dropped.
@@ -87,7 +143,8 @@ impl Cgroup {
     /// controllers do not hold what is below to the limits above.
     pub(crate) fn give_to(&mut self, owner: u32) -> Result<()> {
         match &mut self.pending {
-            Some(pending) => pending.owner = Some(owner),
+            Some(Pending::Unit(unit)) => unit.owner = Some(owner),
+            Some(Pending::V1(_)) => {}
             None if self.groups.iter().any(|group| group.hierarchy.version == Version::V1) => {}
             None => self.groups.iter().try_for_each(|group| group.give_to(owner))?,
         }
@@ -170,18 +227,31 @@ impl Cgroup {
     /// `cgroup.c`). v2 has no such way: there it is the clone that joins.
     pub fn join(&self, born_inside: bool) -> Result<()> {
         self.groups.iter().try_for_each(|group| match group.hierarchy.version {
-            Version::V1 => group.set("tasks", "0"),
+            Version::V1 => group.set(TASKS, "0"),
             Version::V2 if born_inside => Ok(()),
             Version::V2 => group.set("cgroup.procs", "0"),
+        })
+    }
+
+    /// The files of v1's groups by which a process joins them, opened: that takes the parent the time that the child still
+    /// needs for other things.
+    pub(crate) fn doors(&self) -> Result<Vec<OwnedFd>> {
+        let v1 = self.groups.iter().filter(|group| group.hierarchy.version == Version::V1);
+        v1.map(|group| group.open(TASKS).map_err(|error| group.refused(TASKS, "0", error))).collect()
+    }
+
+    /// Puts this process into v1's groups that its parent has made meanwhile, by their [`Cgroup::doors`].
+    pub(crate) fn join_through(&self, doors: &[OwnedFd]) -> Result<()> {
+        let folders = self.pending.iter().flat_map(Pending::folders);
+        folders.zip(doors).try_for_each(|((_, path), door)| {
+            fs::write(door.as_fd(), b"0").map_err(|error| refused(&path, TASKS, "0", error))
         })
     }
 
     /// What a cgroup mount of the container shows. In a hybrid layout it is in both, and the controllers are on v1.
     pub fn view(&self) -> View {
         let made = self.groups.iter().map(|group| (&group.hierarchy, group.path.clone()));
-        let pending = self.pending.iter().flat_map(|pending| {
-            pending.host.hierarchies.iter().map(|hierarchy| (hierarchy, hierarchy.mount.join(&pending.unit.group)))
-        });
+        let pending = self.pending.iter().flat_map(Pending::folders);
         let (v1, v2): (Vec<_>, Vec<_>) =
             made.chain(pending).partition(|(hierarchy, _)| hierarchy.version == Version::V1);
         match v2.first().map(|(hierarchy, _)| &hierarchy.mount).or(self.unified.as_ref()) {

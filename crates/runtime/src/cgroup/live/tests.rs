@@ -248,3 +248,28 @@ fn every_field_is_in_its_file_or_an_error_that_names_it() {
     }
     assert!(in_force >= 12, "only {in_force} fields are in force");
 }
+
+#[test]
+fn v1_groups_wait_for_the_process_and_those_of_v2_do_not() {
+    let host = Host::detect().unwrap();
+    let name = format!("/hull-test-later-{}", std::process::id());
+    let place = Place::from_spec(Path::new(&name)).unwrap();
+    let resources = serde_json::from_value(serde_json::json!({"pids": {"limit": 7}})).unwrap();
+    let writes = plan(&host, &resources).unwrap();
+    let mut cgroup = Cgroup::begin(&host, &place, &writes).unwrap();
+    let there = |version| {
+        let of_version = host.hierarchies.iter().filter(|hierarchy| hierarchy.version == version);
+        of_version.map(|hierarchy| place.folder(hierarchy).exists()).collect::<Vec<_>>()
+    };
+    let has_v1 = !there(Version::V1).is_empty();
+    assert!(there(Version::V2).iter().all(|there| *there) && !there(Version::V1).contains(&true));
+    assert_eq!((cgroup.is_whole(), cgroup.is_being_made()), (!has_v1, has_v1));
+    let view = cgroup.view();
+    cgroup.complete().unwrap();
+    assert!(cgroup.is_whole() && there(Version::V1).iter().all(|there| *there));
+    // What the process that was there before takes for the container's groups is what they are.
+    assert_eq!(view, cgroup.view());
+    assert_eq!(value(&cgroup, &["pids.max"]), "7");
+    cgroup.remove().unwrap();
+    assert!(!there(Version::V1).contains(&true) && !there(Version::V2).contains(&true));
+}
