@@ -51,6 +51,7 @@ mod oci_events;
 mod oci_exec;
 mod oci_flags;
 mod oci_hooks;
+mod oci_kill;
 mod oci_like_runc;
 mod oci_namespaces;
 mod oci_netdev;
