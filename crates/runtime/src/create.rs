@@ -10,7 +10,9 @@
 //!   what only it may do, "go" -----> (if there is something: id maps, oom_score_adj)
 //!   moves network devices <--------- their names    (if there are some)
 //!   "go" -------------------------->
-//!   makes v1's groups, "go" -------> mounts, joins them (if they were not made before)
+//!   makes v1's groups, "go" -------> mounts, joins them         (these four if the two may work at the same time)
+//!   raises lo <--------------------- a socket of its network
+//!   "up" --------------------------> all is as it has to be
 //!   runs hooks <-------------------- "hooks"        (if it has some)
 //!   "go" --------------------------> root, identity
 //!   (terminal) <-------------------- the terminal's other end
@@ -25,7 +27,7 @@ use std::path::PathBuf;
 
 use hull_sys::ns::{Fork, Namespaces};
 use hull_sys::sync;
-use hull_sys::{exe, trace};
+use hull_sys::{exe, net, trace};
 
 use crate::agent::Agent;
 use crate::cgroup::Cgroup;
@@ -107,7 +109,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
         inputs.cgroup.give_to(owner)?;
     }
 
-    if !join::enters_groups_late(plan) {
+    if !join::parent_helps(plan) {
         inputs.cgroup.complete()?;
     }
 
@@ -162,10 +164,8 @@ fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>, devices
         created.tell(b"go")?;
     }
     netdev::give(&plan.net_devices, devices, created)?;
-    if !inputs.cgroup.is_whole() {
-        // The child mounts meanwhile.
-        inputs.cgroup.complete()?;
-        created.tell_all(b"go", &inputs.cgroup.doors()?)?;
+    if join::parent_helps(plan) {
+        help(created, plan, inputs.cgroup)?;
     }
     (inputs.born)(created.pid)?;
     exe::let_go();
@@ -186,6 +186,21 @@ fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>, devices
         b"ready" => Ok(()),
         message => Err(Error::from_message(message)),
     }
+}
+
+/// Does what the child would do as well, while that mounts.
+fn help(created: &Created, plan: &Plan, groups: &mut Cgroup) -> Result<()> {
+    if !groups.is_whole() {
+        groups.complete()?;
+        created.tell_all(b"go", &groups.doors()?)?;
+    }
+    if plan.namespaces.new.contains(Namespaces::NETWORK) {
+        let (message, socket) = created.hear()?;
+        let socket = socket.ok_or_else(|| Error::from_message(&message))?;
+        net::loopback_up(socket.as_fd()).doing(|| "bring the loopback interface up".to_owned())?;
+        created.tell(b"up")?;
+    }
+    Ok(())
 }
 
 /// A caller that forgot to would not notice until somebody overwrites its file (CVE-2019-5736).

@@ -84,8 +84,15 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
     process::setsid().doing(|| "start a session".to_owned())?;
     // Nodes and folders made below get exactly the modes that are written there.
     process::umask(0);
+    let raised = plan.namespaces.new.contains(Namespaces::NETWORK) && join::parent_helps(plan);
     if plan.namespaces.new.contains(Namespaces::NETWORK) {
-        net::loopback_up().doing(|| "bring the loopback interface up".to_owned())?;
+        let doing = || "bring the loopback interface up".to_owned();
+        let socket = net::socket().doing(doing)?;
+        match raised {
+            // A hundred microseconds in the kernel, and nothing before the end has to wait for it.
+            true => line.send(b"network", Some(socket.as_fd())).doing(doing)?,
+            false => net::loopback_up(socket.as_fd()).doing(doing)?,
+        }
     }
     netdev::take(&plan.net_devices, &devices, line)?;
 
@@ -142,6 +149,9 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
     mounts::target(&root, cwd, true).doing(|| format!("make the working directory {}", cwd.display()))?;
     for (step, made) in late {
         mounts::freeze(step, made.as_fd())?;
+    }
+    if raised {
+        parent::wait(line, b"up")?;
     }
     if plan.hooks.concern_parent() {
         line.send(b"hooks", None).doing(|| "report to the parent".to_owned())?;

@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use hull_sys::fs::{self, CWD};
 use hull_sys::ns::{self, Fork, Namespaces};
 use hull_sys::sync::Line;
-use hull_sys::{Errno, cred, process, sched};
+use hull_sys::{Errno, cred, process, sched, trace};
 use rustix::fs::OFlags;
 
 use crate::error::{Doing, Error, Result};
@@ -330,12 +330,15 @@ pub(crate) fn enter(plan: &Plan, joins: &Joins) -> Result<()> {
     Ok(())
 }
 
-/// Whether the child may join groups when it has built its tree: until then it keeps the rights for that, and the host's tree
-/// in view.
-pub(crate) fn enters_groups_late(plan: &Plan) -> bool {
+/// Whether parent and child may work at the same time: the child keeps its rights and the host's tree in view until it has
+/// built its own, and has no more to ask of the parent than what that does by itself. Not while somebody is told what
+/// happens, which is better told in one line.
+pub(crate) fn parent_helps(plan: &Plan) -> bool {
     plan.namespaces.joined.is_empty()
         && plan.namespaces.new.contains(Namespaces::MOUNT)
         && !plan.namespaces.has(Namespaces::USER)
+        && plan.net_devices.is_empty()
+        && !trace::enabled()
 }
 
 /// Whether the parent has something to do for the child that has to be done first.

@@ -1,17 +1,21 @@
 //! The one thing a network namespace of its own needs before anything else: its loopback interface, up.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::call::{Arg, Result, call};
 
-/// Brings `lo` of the current network namespace up (`netdevice(7)`, `SIOCSIFFLAGS`).
-pub fn loopback_up() -> Result<()> {
+/// A socket of the current network namespace, which it stays of wherever it is used.
+pub fn socket() -> Result<OwnedFd> {
     let args = [Arg::Text("AF_INET"), Arg::Text("SOCK_DGRAM|SOCK_CLOEXEC"), Arg::Int(0)];
-    let socket: OwnedFd = call("socket", &args, || {
+    call("socket", &args, || {
         rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-    })?;
+    })
+}
+
+/// Brings `lo` of the socket's network namespace up (`netdevice(7)`, `SIOCSIFFLAGS`).
+pub fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     let text = "{ifr_name=\"lo\", ifr_flags=IFF_UP|IFF_RUNNING}";
     call("ioctl", &[Arg::fd(&socket), Arg::Text("SIOCSIFFLAGS"), Arg::Text(text)], || {
         // SAFETY: ifreq is plain data; the kernel reads the name and the flags of it during the call.
