@@ -2,7 +2,6 @@
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::{Errno, trace};
-use rustix::fs::OFlags;
 
 use super::apply::undone;
 use super::group::{Group, c_path, inherit_cpuset, is_v1_cpuset, make_parents};
@@ -12,7 +11,7 @@ use super::live::Cgroup;
 use super::pending::{Pending, Unmade};
 use super::systemd::Systemd;
 use super::unit::{self, Unit};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 
 impl Cgroup {
     /// Whether the groups come to be only around the process, which has to wait for that.
@@ -91,8 +90,7 @@ fn enter(hierarchy: &Hierarchy, unit: &Unit, pid: i32) -> Result<Group> {
             _ => {}
         }
     }
-    let folder = fs::openat(CWD, &c_path(&path), OFlags::RDONLY | OFlags::DIRECTORY, 0).doing(doing)?;
-    let group = Group { hierarchy: hierarchy.clone(), path, folder };
+    let group = Group::at(hierarchy, path);
     if !group.get("cgroup.procs")?.lines().any(|line| line.parse() == Ok(pid)) {
         group.set("cgroup.procs", &pid.to_string())?;
     }

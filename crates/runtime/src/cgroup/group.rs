@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use hull_sys::Errno;
 use hull_sys::fs::{self, CWD};
@@ -19,7 +20,8 @@ use crate::error::{Doing, Error, Result};
 pub(super) struct Group {
     pub(super) hierarchy: Hierarchy,
     pub(super) path: PathBuf,
-    pub(super) folder: OwnedFd,
+    /// Opened when it is asked for first.
+    folder: OnceLock<OwnedFd>,
 }
 
 impl Group {
@@ -27,7 +29,20 @@ impl Group {
     pub(super) fn open_at(host: &Host, path: &Path) -> Option<hull_sys::Result<Self>> {
         let hierarchy = host.hierarchies.iter().find(|hierarchy| path.starts_with(&hierarchy.mount))?.clone();
         let folder = fs::openat(CWD, &c_path(path), OFlags::RDONLY | OFlags::DIRECTORY, 0);
-        Some(folder.map(|folder| Self { hierarchy, path: path.to_owned(), folder }))
+        Some(folder.map(|folder| Self { hierarchy, path: path.to_owned(), folder: folder.into() }))
+    }
+
+    /// A group that is there.
+    pub(super) fn at(hierarchy: &Hierarchy, path: PathBuf) -> Self {
+        Self { hierarchy: hierarchy.clone(), path, folder: OnceLock::new() }
+    }
+
+    pub(super) fn folder(&self) -> hull_sys::Result<BorrowedFd<'_>> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(folder.as_fd());
+        }
+        let folder = fs::openat(CWD, &c_path(&self.path), OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+        Ok(self.folder.get_or_init(|| folder).as_fd())
     }
 
     pub(super) fn set(&self, file: &str, value: &str) -> Result<()> {
@@ -37,7 +52,12 @@ impl Group {
 
     pub(super) fn open(&self, file: &str) -> hull_sys::Result<OwnedFd> {
         let name = CString::new(file).unwrap_or_default();
-        fs::openat(self.folder.as_fd(), &name, OFlags::WRONLY | OFlags::NOFOLLOW, 0)
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW;
+        match self.folder.get() {
+            Some(folder) => fs::openat(folder.as_fd(), &name, flags, 0),
+            // For one file that is less than the folder before it.
+            None => fs::openat(CWD, &c_path(&self.path.join(file)), flags, 0),
+        }
     }
 
     /// Whether this kernel has `file` here.
@@ -76,7 +96,7 @@ impl Group {
 
     pub(super) fn text(&self, file: &str) -> hull_sys::Result<String> {
         let name = CString::new(file).unwrap_or_default();
-        let data = fs::read_file(self.folder.as_fd(), &name, 16 << 20)?;
+        let data = fs::read_file(self.folder()?, &name, 16 << 20)?;
         Ok(String::from_utf8_lossy(&data).into_owned())
     }
 
@@ -86,11 +106,12 @@ impl Group {
         let files = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
         // The list of cgroups(7), for kernels before 4.15.
         let files = files.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned());
-        let group = fs::fstat(self.folder.as_fd()).doing(doing)?.st_gid;
-        fs::chown_handle(self.folder.as_fd(), owner, group).doing(doing)?;
+        let folder = self.folder().doing(doing)?;
+        let group = fs::fstat(folder).doing(doing)?.st_gid;
+        fs::chown_handle(folder, owner, group).doing(doing)?;
         for file in files.lines() {
             let name = CString::new(file).unwrap_or_default();
-            match fs::chownat(self.folder.as_fd(), &name, owner, group) {
+            match fs::chownat(folder, &name, owner, group) {
                 // Of a controller that the group does not have.
                 Err(error) if error.errno() == Errno::NOENT => {}
                 other => other.doing(doing)?,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hull_sys::fs::{self, CWD};
 use hull_sys::{Errno, bpf};
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 
 use super::clear::{collect_members, kill_tree, remove_all};
 use super::devices;
@@ -166,30 +166,35 @@ impl Cgroup {
     }
 
     fn make(&mut self, hierarchy: &Hierarchy, place: &Place) -> Result<()> {
-        let path = place.folder(hierarchy);
+        let group = Group::at(hierarchy, place.folder(hierarchy));
+        let path = &group.path;
         let doing = || format!("make the control group {}", path.display());
         let given = matches!(place, Place::Path(_));
-        let name = c_path(&path);
+        let name = c_path(path);
         let made = match fs::mkdirat(CWD, &name, 0o755) {
             Err(error) if given && error.errno() == Errno::NOENT => {
-                make_parents(hierarchy, &path)?;
+                make_parents(hierarchy, path)?;
                 fs::mkdirat(CWD, &name, 0o755)
             }
             other => other,
         };
         match made {
             // Whoever gave the path may have made the group, too; then nobody else may be in it.
-            Err(error) if given && error.errno() == Errno::EXIST => refuse_members(&path)?,
+            Err(error) if given && error.errno() == Errno::EXIST => refuse_members(path)?,
             other => other.doing(doing)?,
         }
-        let folder = fs::openat(CWD, &name, OFlags::RDONLY | OFlags::DIRECTORY, 0).doing(doing)?;
-        // Whoever finds the group can tell by the lock that it is in use, without knowing whose it is.
-        flock(&folder, FlockOperation::NonBlockingLockShared).map_err(|error| Error::setup(doing(), error))?;
-        let group = Group { hierarchy: hierarchy.clone(), path, folder };
+        if !given {
+            // Whoever finds the group can tell by the lock that it is in use, without knowing whose it is. One at a given path
+            // is in a record.
+            let folder = group.folder().doing(doing)?;
+            flock(folder, FlockOperation::NonBlockingLockShared).map_err(|error| Error::setup(doing(), error))?;
+        }
         if is_v1_cpuset(hierarchy) {
-            inherit_cpuset(&group.path)?;
+            inherit_cpuset(path)?;
         }
         if given && hierarchy.version == Version::V2 {
+            // The clone wants it, and has no words for why not.
+            group.folder().doing(doing)?;
             // For the sake of what is only counted. What is limited is enabled again, and then a failure is told.
             hierarchy.controllers.iter().for_each(|controller| drop(group.enable(controller)));
         }
@@ -212,12 +217,13 @@ impl Cgroup {
             "device rules of cgroup v2 are a BPF program, which takes CAP_SYS_ADMIN or CAP_BPF with CAP_NET_ADMIN";
         let advise = |error| Error::setup(doing(), error).hint(hint);
         let program = bpf::load_device_program(&devices::program(lines)).map_err(advise)?;
-        bpf::attach_device_program(group.folder.as_fd(), program.as_fd()).map_err(advise)
+        group.folder().and_then(|folder| bpf::attach_device_program(folder, program.as_fd())).map_err(advise)
     }
 
     /// The v2 group to be born in (`CLONE_INTO_CGROUP`).
     pub fn birth(&self) -> Option<BorrowedFd<'_>> {
-        self.groups.iter().find(|group| group.hierarchy.version == Version::V2).map(|group| group.folder.as_fd())
+        let v2 = self.groups.iter().find(|group| group.hierarchy.version == Version::V2)?;
+        v2.folder().ok()
     }
 
     /// Puts this process, which has one thread, into all groups; one that was born in the v2 group is there already.

@@ -53,8 +53,8 @@ impl Cgroup {
 fn event(group: &Group) -> Result<OwnedFd> {
     let notice = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let notice = notice.map_err(|error| Error::setup(DOING, error))?;
-    let control =
-        rustix::fs::openat(&group.folder, c"memory.oom_control", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let folder = group.folder().doing(|| DOING.to_owned())?;
+    let control = rustix::fs::openat(folder, c"memory.oom_control", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let control = control.map_err(|error| Error::setup(DOING, error))?;
     let line = format!("{} {}", notice.as_raw_fd(), control.as_raw_fd());
     let file = group.open("cgroup.event_control").doing(|| DOING.to_owned())?;
