@@ -22,6 +22,9 @@ const DOWNLOADS: &CStr = c"downloads";
 /// How long what an interrupted pull left waits for the next one.
 const STALE: Duration = Duration::from_secs(7 * 86400);
 
+/// Bytes after which the disk is told to begin with them, so that the sync in the end has little left to wait for.
+const WRITE_OUT: u64 = 8 << 20;
+
 /// One file, locked. The lock goes with it.
 #[derive(Debug)]
 pub(crate) struct Download {
@@ -49,8 +52,21 @@ impl Download {
         Ok(())
     }
 
+    /// Waits until it is on the disk. One that cannot be written is removed: the kernel tells of such a failure once, and whoever
+    /// went on with the file would take it for whole.
+    pub(crate) fn sync(&self, digest: &Digest) -> Result<()> {
+        self.file.sync_data().cannot("sync", format!("the blob {digest}")).inspect_err(|_| {
+            // The first failure says more.
+            let _ = self.remove();
+        })
+    }
+
     /// Removes it.
     pub(crate) fn discard(self) -> Result<()> {
+        self.remove()
+    }
+
+    fn remove(&self) -> Result<()> {
         match rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error).cannot("remove", "a download"),
@@ -77,6 +93,16 @@ pub(crate) struct Source<'a, R> {
     pub size: u64,
     pub rest: R,
     pub interrupted: &'a mut bool,
+    /// Up to where the disk was told to begin.
+    pub written_out: u64,
+}
+
+impl<R> Source<'_, R> {
+    fn write_out(&mut self) {
+        // It is only a hint: the sync before the blob gets its name has the last word.
+        let _ = hull_sys::fs::begin_write_out(self.file.as_fd(), self.written_out, self.at - self.written_out);
+        self.written_out = self.at;
+    }
 }
 
 impl<R: Read> Read for Source<'_, R> {
@@ -100,6 +126,9 @@ impl<R: Read> Read for Source<'_, R> {
             .map_err(|source| Error::Io { verb: "write", object: "the layer's blob".to_owned(), source })
             .map_err(std::io::Error::other)?;
         self.at += length as u64;
+        if self.at - self.written_out >= WRITE_OUT || self.at == self.size {
+            self.write_out();
+        }
         Ok(length)
     }
 }

@@ -21,6 +21,7 @@ mod driver;
 mod error;
 mod export;
 mod find;
+mod gunzip;
 mod layer;
 mod list;
 mod load;

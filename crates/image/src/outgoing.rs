@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{BufWriter, Seek};
+use std::io::{BufWriter, Seek, Write};
 use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -169,6 +169,14 @@ impl Piece<'_> {
     /// # Errors
     /// A blob that is not what its digest says; a full disk.
     pub fn ready(&self) -> Result<Ready> {
+        self.ready_while(&mut |_, _| Ok(()))
+    }
+
+    /// The same; `grown` hears of the file that is made and how many bytes it has by now, and may end it by an error.
+    ///
+    /// # Errors
+    /// As [`Piece::ready`]; what `grown` gave.
+    pub fn ready_while(&self, grown: &mut dyn FnMut(&File, u64) -> std::io::Result<()>) -> Result<Ready> {
         let mut source = self.file.try_clone().cannot("open", self.shown())?;
         source.rewind().cannot("read", self.shown())?;
         let Some((packing, level)) = self.packing else {
@@ -178,8 +186,8 @@ impl Piece<'_> {
         let file = scratch(&staging)?;
         let wanted = Wanted { blob: Some(&self.stored.digest), diff_id: Some(&self.diff_id), ..Wanted::default() };
         let mut layer = stream::Layer::new(source, wanted)?;
-        let copy = file.try_clone().cannot("open", self.shown())?;
-        let mut out = BufWriter::with_capacity(1 << 20, HashWriter::new(copy));
+        let told = Told { file: &file, length: 0, grown };
+        let mut out = BufWriter::with_capacity(1 << 20, HashWriter::new(told));
         pack::pack(layer.reader(), packing, level, &mut out)?;
         let passed = layer.finish()?;
         for (what, is, should) in
@@ -227,6 +235,26 @@ impl Piece<'_> {
         write_new(staging.folder()?, c"record", &data)?;
         rustix::fs::renameat(staging.folder()?, c"record", &folder, self.stored.digest.hex())
             .cannot("write", "the record of a packed layer")
+    }
+}
+
+/// Writes to a file, and tells how long it has become.
+struct Told<'a> {
+    file: &'a File,
+    length: u64,
+    grown: &'a mut dyn FnMut(&File, u64) -> std::io::Result<()>,
+}
+
+impl Write for Told<'_> {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let length = self.file.write(data)?;
+        self.length += length as u64;
+        (self.grown)(self.file, self.length)?;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -9,7 +9,8 @@ use std::io::{BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use flate2::{Compress, Compression, Crc, FlushCompress};
+use crc32fast::Hasher;
+use flate2::{Compress, Compression, FlushCompress};
 
 use crate::error::{Error, Result};
 use crate::stream::{self, Packing};
@@ -65,7 +66,7 @@ struct Job {
 struct Packed {
     plain: Vec<u8>,
     deflated: Vec<u8>,
-    crc: Crc,
+    crc: Hasher,
 }
 
 fn gzip(source: &mut dyn BufRead, level: u32, out: &mut impl Write) -> std::io::Result<()> {
@@ -74,7 +75,7 @@ fn gzip(source: &mut dyn BufRead, level: u32, out: &mut impl Write) -> std::io::
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     let (jobs, queue) = sync_channel::<Job>(threads);
     let queue = Mutex::new(queue);
-    let mut crc = Crc::new();
+    let (mut crc, mut size) = (Hasher::new(), 0u32);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| compress(&queue, level));
@@ -98,6 +99,8 @@ fn gzip(source: &mut dyn BufRead, level: u32, out: &mut impl Write) -> std::io::
                 let packed = result.recv().map_err(std::io::Error::other)??;
                 out.write_all(&packed.deflated)?;
                 crc.combine(&packed.crc);
+                // Of a length that does not fit, the format has the rest.
+                size = size.wrapping_add(packed.plain.len() as u32);
                 free.push(packed.plain);
             }
             if ended {
@@ -106,8 +109,8 @@ fn gzip(source: &mut dyn BufRead, level: u32, out: &mut impl Write) -> std::io::
         }
         // An empty last block; every piece ended at a byte.
         out.write_all(&[0x03, 0x00])?;
-        out.write_all(&crc.sum().to_le_bytes())?;
-        out.write_all(&crc.amount().to_le_bytes())
+        out.write_all(&crc.finalize().to_le_bytes())?;
+        out.write_all(&size.to_le_bytes())
     })
 }
 
@@ -118,7 +121,7 @@ fn compress(queue: &Mutex<Receiver<Job>>, level: u32) {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { plain, done }) = job else { return };
         let packed = deflated(&mut deflate, &plain).map(|deflated| {
-            let mut crc = Crc::new();
+            let mut crc = Hasher::new();
             crc.update(&plain);
             Packed { plain, deflated, crc }
         });

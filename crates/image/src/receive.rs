@@ -269,6 +269,9 @@ impl<'a> Incoming<'a> {
             }
             downloads.extend(part.download.take().map(|download| (part.blob.digest.clone(), download)));
         }
+        // All of it is on the disk before the first name. Until now nobody waited for that: what a layer's sync has to write of the
+        // file system's journal is everything that other layers have made meanwhile.
+        downloads.iter().try_for_each(|(digest, download)| download.sync(digest))?;
         pending.sync()?;
         let lock = self.store.lock()?;
         let trees_held = self.assert_there(&pending, &downloads, &trees)?;
@@ -425,12 +428,9 @@ impl Part<'_> {
                     size,
                     rest,
                     interrupted: &mut interrupted,
+                    written_out: download.have,
                 };
-                let trees = self.first(source);
-                trees.and_then(|tree| {
-                    download.file.sync_data().cannot("sync", format!("the blob {}", self.blob.digest))?;
-                    Ok(tree)
-                })
+                self.first(source)
             }
             None => {
                 let (file, _) = self.store.blob(&self.blob.digest, Some(self.blob.size))?;

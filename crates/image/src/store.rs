@@ -280,8 +280,7 @@ impl Store {
         let digest = blob.digest()?;
         let (file, size) = self.blob(&digest, Some(blob.size))?;
         let trees = below.iter().rev().map(Layer::tree).collect::<Result<Vec<_>>>()?;
-        let wanted =
-            Wanted { copy: None, blob: Some(&digest), diff_id: Some(diff_id), size: Some(size), plain_max: None };
+        let wanted = Wanted { blob: Some(&digest), diff_id: Some(diff_id), size: Some(size), ..Wanted::default() };
         let mut source = stream::Layer::new(file, wanted)?;
         let mut archive = Archive::new(source.reader());
         apply::apply(&mut archive, &staging.tree()?, &trees)?;

@@ -7,14 +7,14 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::{Cannot, Error, Result};
+use crate::gunzip::Gunzip;
 use crate::reference::{Digest, hex};
 
-/// One read, one write and one hash each work on this much.
-const BUFFER: usize = 1 << 20;
+/// One read, one write and one hash each work on this much: it stays in the processor's cache on the way.
+pub(crate) const BUFFER: usize = 256 << 10;
 /// The bytes by which a format and the window that it needs are told.
 const START: usize = 9;
 /// The most that one layer may unpack to, against archives that are small only when compressed.
@@ -27,24 +27,29 @@ const WINDOW_LOG_MAX: u32 = 27;
 static LARGE_WINDOW: Mutex<()> = Mutex::new(());
 
 /// A hash of the algorithm that a digest names.
-enum Hasher {
+pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Box<Sha512>),
 }
 
 impl Hasher {
+    /// Of the algorithm of `like`; of sha256, if there is none.
+    pub(crate) fn like(like: Option<&Digest>) -> Self {
+        Self::new(like.map_or("sha256", Digest::algorithm))
+    }
+
     fn new(algorithm: &str) -> Self {
         if algorithm == "sha512" { Hasher::Sha512(Box::default()) } else { Hasher::Sha256(Sha256::new()) }
     }
 
-    fn update(&mut self, data: &[u8]) {
+    pub(crate) fn update(&mut self, data: &[u8]) {
         match self {
             Hasher::Sha256(hash) => hash.update(data),
             Hasher::Sha512(hash) => hash.update(data),
         }
     }
 
-    fn finish(self) -> Result<Digest> {
+    pub(crate) fn finish(self) -> Result<Digest> {
         match self {
             Hasher::Sha256(hash) => Ok(Digest::from_sha256(hash.finalize().into())),
             Hasher::Sha512(hash) => format!("sha512:{}", hex(&hash.finalize())).parse(),
@@ -54,7 +59,7 @@ impl Hasher {
 
 /// The digest of `data` in the algorithm of `like`.
 pub(crate) fn digest_as(like: &Digest, data: &[u8]) -> Result<Digest> {
-    let mut hasher = Hasher::new(like.algorithm());
+    let mut hasher = Hasher::like(Some(like));
     hasher.update(data);
     hasher.finish()
 }
@@ -157,7 +162,7 @@ type Raw<R> = BufReader<Tee<R>>;
 /// A layer as a plain archive, whatever it is packed in.
 pub(crate) enum Layer<R: Read> {
     Plain(Raw<R>),
-    Gzip(Box<BufReader<Tee<MultiGzDecoder<Raw<R>>>>>),
+    Gzip(Box<BufReader<Tee<Gunzip<Raw<R>>>>>),
     Zstd {
         reader: Box<BufReader<Tee<zstd::stream::read::Decoder<'static, Raw<R>>>>>,
         _large: Option<MutexGuard<'static, ()>>,
@@ -185,19 +190,29 @@ pub(crate) struct Wanted<'a> {
     pub size: Option<u64>,
     /// The most bytes that it may unpack to, if that is not 64 GiB.
     pub plain_max: Option<u64>,
+    /// Whoever reads the plain side hashes it.
+    pub unhashed: bool,
+}
+
+/// The packed side, at its end.
+pub(crate) struct Ended {
+    pub packing: Packing,
+    pub blob: Digest,
+    pub blob_size: u64,
+    /// The hash of the plain side; none if nobody wanted it here, or if that is the packed one.
+    pub plain: Option<Hasher>,
 }
 
 impl<R: Read> Layer<R> {
     pub(crate) fn new(inner: R, wanted: Wanted<'_>) -> Result<Self> {
-        let algorithm = |digest: Option<&Digest>| Hasher::new(digest.map_or("sha256", Digest::algorithm));
-        let hash = Some(algorithm(wanted.blob));
+        let hash = Some(Hasher::like(wanted.blob));
         let most = wanted.plain_max.unwrap_or(PLAIN_MAX);
         let limit = wanted.size.unwrap_or(most);
         let mut raw = BufReader::with_capacity(BUFFER, Tee { inner, hash, copy: wanted.copy, length: 0, limit });
         let start = raw.fill_buf().map_err(reading)?;
-        let plain = Some(algorithm(wanted.diff_id));
+        let plain = (!wanted.unhashed).then(|| Hasher::like(wanted.diff_id));
         Ok(match Packing::told_by(start) {
-            Packing::Gzip => Layer::Gzip(Box::new(plain_side(MultiGzDecoder::new(raw), plain, most))),
+            Packing::Gzip => Layer::Gzip(Box::new(plain_side(Gunzip::new(raw), plain, most))),
             Packing::Zstd => {
                 let large = (!is_narrow(start)).then(|| LARGE_WINDOW.lock().unwrap_or_else(PoisonError::into_inner));
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(reading)?;
@@ -217,8 +232,20 @@ impl<R: Read> Layer<R> {
         }
     }
 
+    /// Whether it is not packed at all, so that the blob's digest is that of the plain side too.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Layer::Plain(_))
+    }
+
     /// The digests, once the plain side has been read to its end.
     pub(crate) fn finish(self) -> Result<Passed> {
+        let Ended { packing, blob, blob_size, plain } = self.end()?;
+        let diff_id = plain.map_or_else(|| Ok(blob.clone()), Hasher::finish)?;
+        Ok(Passed { packing, blob, blob_size, diff_id })
+    }
+
+    /// What is known of the packed side, once the plain side has been read to its end.
+    pub(crate) fn end(self) -> Result<Ended> {
         let (packing, mut raw, plain) = match self {
             Layer::Plain(raw) => (Packing::Plain, raw, None),
             Layer::Gzip(reader) => {
@@ -235,8 +262,7 @@ impl<R: Read> Layer<R> {
         let tee = raw.into_inner();
         let missing = || Error::archive("it was not hashed");
         let blob = tee.hash.ok_or_else(missing)?.finish()?;
-        let diff_id = plain.map_or_else(|| Ok(blob.clone()), Hasher::finish)?;
-        Ok(Passed { packing, blob, blob_size: tee.length, diff_id })
+        Ok(Ended { packing, blob, blob_size: tee.length, plain })
     }
 }
 
@@ -306,7 +332,7 @@ impl<W: Write> Write for HashWriter<W> {
 
 /// The digest of a blob as it is, unpacked by nobody.
 pub(crate) fn digest_of(inner: impl Read, wanted: Wanted<'_>) -> Result<Digest> {
-    let hash = Hasher::new(wanted.blob.map_or("sha256", Digest::algorithm));
+    let hash = Hasher::like(wanted.blob);
     let limit = wanted.size.unwrap_or(PLAIN_MAX);
     let mut tee = Tee { inner, hash: Some(hash), copy: None, length: 0, limit };
     let mut buffer = vec![0; BUFFER];

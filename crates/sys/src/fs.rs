@@ -151,6 +151,19 @@ pub fn write(file: BorrowedFd<'_>, data: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// `sync_file_range(2)` with `SYNC_FILE_RANGE_WRITE`: the disk begins to write these bytes of a file, and nobody waits for it. Whether it
+/// could is told by the sync that has to come in the end.
+pub fn begin_write_out(file: BorrowedFd<'_>, from: u64, length: u64) -> Result<()> {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let (from, length, flag) = (number(from), number(length), libc::SYNC_FILE_RANGE_WRITE);
+    let args = [Arg::fd(&file), Arg::Int(from), Arg::Int(length), Arg::Text("SYNC_FILE_RANGE_WRITE")];
+    call("sync_file_range", &args, || {
+        // SAFETY: the call takes numbers, and changes no memory.
+        crate::process::check(i64::from(unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, flag) }))
+            .map(drop)
+    })
+}
+
 /// Copies the rest of `from` to `to`; shown as one call.
 pub fn copy_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     call("sendfile", &[Arg::fd(&to), Arg::fd(&from), Arg::Text("NULL")], || {
