@@ -83,11 +83,24 @@ fn store() -> Builder {
     store
 }
 
+/// The same with a layer of 12 MiB, of which some is sent before all of it is packed.
+fn large() -> Builder {
+    let store = Builder::new();
+    std::fs::write(store.context().join("noise"), hull_tests::scripted::noise(7, 12 << 20)).unwrap();
+    assert_eq!(store.build("FROM scratch\nCOPY noise /noise\n").code, 0);
+    store
+}
+
 fn push(store: &Builder, registry: &Scripted, flags: &[&str]) -> Said {
+    push_in(10_000, store, registry, flags)
+}
+
+/// Pushes in chunks of so many bytes.
+fn push_in(chunk: usize, store: &Builder, registry: &Scripted, flags: &[&str]) -> Said {
     let name = format!("{}/a/b:1", registry.address());
     let mut hull = store.command(&[&["push", "--tls-verify=false"], flags, &["made", &name]].concat());
     hull.env("HOME", store.corner().path()).env("HULL_REGISTRY_TIMEOUT", "2").env_remove("XDG_RUNTIME_DIR");
-    hull.env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env("HULL_UPLOAD_CHUNK", "10000");
+    hull.env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env("HULL_UPLOAD_CHUNK", chunk.to_string());
     store.said(hull.output().expect("hull starts"))
 }
 
@@ -112,6 +125,71 @@ fn an_honest_registry_gets_the_blobs_in_chunks_and_the_manifest_last() {
     let chunks: Vec<usize> = chunks.collect();
     assert!(chunks.len() >= 5 && chunks[..4] == [10_000; 4], "{chunks:?}");
     assert!(asked.last().unwrap().target.contains("/manifests/1"), "{asked:?}");
+}
+
+/// How often something was asked before the registry was asked whether it has the layer, which is once it is packed.
+fn before_it_was_packed(asked: &[Asked], method: &str) -> usize {
+    let whole = asked.iter().position(|asked| asked.method == "HEAD").expect("it is asked");
+    asked[..whole].iter().filter(|asked| asked.method == method).count()
+}
+
+#[test]
+fn a_large_layer_goes_out_while_it_is_packed() {
+    let (uploads, server) = registry(|_| None);
+    let said = push_in(4 << 20, &large(), &server, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let asked = server.asked();
+    assert!(before_it_was_packed(&asked, "PATCH") >= 1, "nothing was sent before it was packed");
+    assert_eq!(asked.iter().filter(|asked| asked.method == "POST").count(), 2, "one session for each blob");
+    // The registry has looked at the digests; and no byte went twice.
+    let sent: usize = asked.iter().filter(|asked| is_upload(asked)).map(|asked| asked.body.len()).sum();
+    let blobs = uploads.blobs.lock().unwrap();
+    assert_eq!((blobs.len(), blobs.values().map(Vec::len).sum::<usize>()), (2, sent));
+}
+
+#[test]
+fn a_large_layer_whose_first_chunks_break_is_gone_on_with_or_sent_whole() {
+    // The connection breaks, the session is lost, chunks are not taken at all.
+    for fault in ["break", "lose", "refuse"] {
+        let count = AtomicUsize::new(0);
+        let (uploads, server) = registry(move |asked| {
+            let is_patch = asked.method == "PATCH";
+            let looks = asked.method == "GET" && is_upload(asked);
+            let nth = if is_patch { count.fetch_add(1, Ordering::Relaxed) } else { count.load(Ordering::Relaxed) };
+            match fault {
+                "break" => (is_patch && nth == 1).then(|| Answer::Raw(Box::new(|_| {}))),
+                "lose" if is_patch && nth == 1 => Some(Answer::status(503)),
+                "lose" => (looks && nth == 2).then(|| Answer::status(404)),
+                _ => is_patch.then(|| Answer::status(405)),
+            }
+        });
+        let said = push_in(4 << 20, &large(), &server, &[]);
+        assert_eq!(said.code, 0, "{fault}: {said:?}");
+        assert!(before_it_was_packed(&server.asked(), "PATCH") >= 1, "{fault}");
+        assert_eq!(uploads.blobs.lock().unwrap().len(), 2, "{fault}");
+    }
+}
+
+/// The control is the same push of the blob as it was: then the registry is told a digest.
+#[test]
+fn a_large_layer_that_turns_out_to_be_damaged_gets_no_name() {
+    let store = large();
+    let blobs = store.root().join("blobs/sha256");
+    let of_layer = |entry: &std::fs::DirEntry| entry.metadata().unwrap().len() > 12 << 20;
+    let blob = std::fs::read_dir(blobs).unwrap().map(Result::unwrap).find(of_layer).expect("a layer").path();
+    let good = std::fs::read(&blob).unwrap();
+    for damaged in [true, false] {
+        let mut data = good.clone();
+        data[11 << 20] ^= u8::from(damaged);
+        std::fs::write(&blob, data).unwrap();
+        let (uploads, server) = registry(|_| None);
+        let said = push_in(4 << 20, &store, &server, &[]);
+        let named = server.asked().iter().any(|asked| asked.method == "PUT" && is_upload(asked));
+        assert_eq!((said.code, named), if damaged { (1, false) } else { (0, true) }, "{said:?}");
+        assert_eq!(damaged, said.err.contains("its digest is sha256:"), "{said:?}");
+        assert_eq!(uploads.manifests.lock().unwrap().len(), usize::from(!damaged));
+        assert!(server.asked().iter().any(|asked| asked.method == "PATCH"), "some of it was sent");
+    }
 }
 
 /// What is shown to fail: with the credentials sent to every address (`is_ours` always true) the spy sees them.

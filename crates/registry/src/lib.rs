@@ -15,6 +15,7 @@ mod connect;
 pub mod credentials;
 mod dns;
 mod error;
+mod growing;
 mod http;
 mod login;
 pub mod progress;

@@ -1,11 +1,11 @@
 //! The story of a push: from an image of the store to a name at a registry.
 //!
 //! The blobs go first, several at once, each only if the registry lacks it; then the configuration, and last the manifest, so
-//! that the name never leads to something that is not there.
+//! that the name never leads to something that is not there. A large layer that was never packed before goes out while it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hull_image::{Blob, Digest, Image, List, MANIFEST_TYPES, Outgoing, PackOptions, Piece, Reference, Store};
+use hull_image::{Blob, Digest, Image, List, MANIFEST_TYPES, Outgoing, PackOptions, Piece, Ready, Reference, Store};
 use ureq::http::Method;
 use ureq::http::header::CONTENT_TYPE;
 
@@ -13,9 +13,10 @@ use crate::Options;
 use crate::auth::Access;
 use crate::client::{Ask, Client, Payload};
 use crate::error::{Class, Error, Result};
+use crate::growing::Growing;
 use crate::progress::{PushProgress, Step};
 use crate::registries::Registries;
-use crate::upload::{self, Source, Upload, exists};
+use crate::upload::{self, Session, Source, Upload, exists};
 use crate::{referrers, workers};
 
 /// Layers that are packed or sent at once.
@@ -183,19 +184,25 @@ fn send_layer(
     progress: &dyn PushProgress,
 ) -> Result<Blob> {
     let tell = |step| progress.layer(piece.diff_id(), step);
-    let mut ready = None;
+    let mut packed = None;
     let blob = match piece.known() {
         Some(blob) => blob,
         None => {
             tell(Step::Packing);
-            ready.insert(piece.ready()?).blob.clone()
+            // What nobody has, as far as we know, is not waited for.
+            packed.insert(pack(client, piece, from.is_none(), options)?).0.blob.clone()
         }
     };
     if exists(client, &blob)? {
         tell(Step::Exists);
         return Ok(blob);
     }
-    let Some(session) = upload::begin(client, &blob, from, options.chunk)? else {
+    let (ready, session) = packed.map_or((None, None), |(ready, session)| (Some(ready), session));
+    let session = match session {
+        Some(session) => Some(session),
+        None => upload::begin(client, &blob.digest, from, options.chunk)?,
+    };
+    let Some(session) = session else {
         tell(Step::Mounted(from.unwrap_or_default()));
         return Ok(blob);
     };
@@ -205,9 +212,31 @@ fn send_layer(
     };
     let size = ready.blob.size;
     let sent = |at| tell(Step::Sending(at, size));
-    Upload { client, blob: &ready.blob, source: Source::File(&ready.file), sent: &sent }.send(session)?;
+    let upload = Upload { client, name: &ready.blob.digest, source: Source::File(&ready.file), sent: &sent };
+    upload.send(&ready.blob, session)?;
     tell(Step::Sent);
     Ok(ready.blob)
+}
+
+/// Packs a layer. With `early`, what is there of it is sent meanwhile, if it is much: its digest is only known at its end, so the
+/// registry cannot be asked first whether it has it.
+fn pack(client: &Client, piece: &Piece<'_>, early: bool, options: &PushOptions) -> Result<(Ready, Option<Session>)> {
+    let growing = Growing::default();
+    std::thread::scope(|scope| {
+        let writing = growing.writing();
+        let packer = scope.spawn(move || piece.ready_while(&mut |file, length| writing.grown(file, length)));
+        let session = match early {
+            true => upload::early(client, &piece.stored().digest, &growing, options.chunk),
+            false => Ok(None),
+        };
+        if session.is_err() {
+            growing.unwanted();
+        }
+        let ready = packer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A packer that was stopped has nothing to say about it.
+        let session = session?;
+        Ok((ready?, session))
+    })
 }
 
 /// A configuration, which is a blob like a layer, but small.
@@ -215,8 +244,10 @@ pub(crate) fn send_document(client: &Client, blob: &Blob, data: &[u8]) -> Result
     if exists(client, blob)? {
         return Ok(());
     }
-    match upload::begin(client, blob, None, Some(u64::MAX))? {
-        Some(session) => Upload { client, blob, source: Source::Bytes(data), sent: &|_| {} }.send(session),
+    match upload::begin(client, &blob.digest, None, Some(u64::MAX))? {
+        Some(session) => {
+            Upload { client, name: &blob.digest, source: Source::Bytes(data), sent: &|_| {} }.send(blob, session)
+        }
         None => Ok(()),
     }
 }

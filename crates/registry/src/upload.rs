@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use hull_image::Blob;
+use hull_image::{Blob, Digest};
 use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use ureq::http::{Method, Response, StatusCode};
 use ureq::{Body, ResponseExt};
@@ -17,10 +17,13 @@ use crate::auth::encode;
 use crate::body::FilePart;
 use crate::client::{Ask, Client, Fault, Payload, Waits};
 use crate::error::{Class, Error, Result};
+use crate::growing::Growing;
 use crate::http::resolve;
 
 /// What is sent in one request, if the registry does not want it larger.
 const CHUNK: u64 = 64 << 20;
+/// What is worth a request of its own while there is not more.
+const EARLY: u64 = 8 << 20;
 /// Failures in a row without a byte more.
 const ATTEMPTS: u32 = 5;
 /// How long a registry may take to file what it got.
@@ -36,23 +39,24 @@ pub(crate) enum Source<'a> {
 /// Whether the registry has it in this repository.
 pub(crate) fn exists(client: &Client, blob: &Blob) -> Result<bool> {
     let target = format!("/v2/{}/blobs/{}", client.path(), blob.digest);
-    match client.send(&Ask::new(Method::HEAD, target, doing(client, blob))) {
+    match client.send(&Ask::new(Method::HEAD, target, doing(client, &blob.digest))) {
         Ok(_) => Ok(true),
         Err(error) if error.class() == Some(Class::NotFound) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn doing(client: &Client, blob: &Blob) -> String {
-    format!("upload {} to {}", blob.digest.short(), client.host())
+fn doing(client: &Client, digest: &Digest) -> String {
+    format!("upload {} to {}", digest.short(), client.host())
 }
 
 /// One upload.
 pub(crate) struct Upload<'a> {
     pub client: &'a Client,
-    pub blob: &'a Blob,
+    /// What it is called in errors.
+    pub name: &'a Digest,
     pub source: Source<'a>,
-    /// Gets the place up to which the blob went out; it may go back.
+    /// Gets the place up to which it went out; it may go back.
     pub sent: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -61,18 +65,25 @@ pub(crate) struct Session {
     location: String,
     at: u64,
     chunk: u64,
+    /// The least that the registry takes as a chunk which is not the last.
+    least: u64,
 }
 
-/// Opens an upload; none if the registry took the blob from its repository `from`. The bytes of one chunk are `chunk`, if
+/// Opens an upload; none if the registry took `digest` from its repository `from`. The bytes of one chunk are `chunk`, if
 /// that is given and enough for the registry.
-pub(crate) fn begin(client: &Client, blob: &Blob, from: Option<&str>, chunk: Option<u64>) -> Result<Option<Session>> {
+pub(crate) fn begin(
+    client: &Client,
+    digest: &Digest,
+    from: Option<&str>,
+    chunk: Option<u64>,
+) -> Result<Option<Session>> {
     let mut target = format!("/v2/{}/blobs/uploads/", client.path());
     if let Some(from) = from {
-        let fields = [("mount", blob.digest.to_string()), ("from", from.to_owned())];
+        let fields = [("mount", digest.to_string()), ("from", from.to_owned())];
         target = format!("{target}?{}", encode(&fields));
     }
     // A session that was opened and not heard of costs nobody anything.
-    let mut ask = Ask { again: true, ..Ask::new(Method::POST, target, doing(client, blob)) };
+    let mut ask = Ask { again: true, ..Ask::new(Method::POST, target, doing(client, digest)) };
     ask.headers.push((CONTENT_LENGTH.as_str(), "0".to_owned()));
     let response = client.send(&ask)?;
     match response.status() {
@@ -80,15 +91,32 @@ pub(crate) fn begin(client: &Client, blob: &Blob, from: Option<&str>, chunk: Opt
         StatusCode::ACCEPTED => {
             let least = response.headers().get("oci-chunk-min-length").and_then(|value| value.to_str().ok());
             let least = least.and_then(|text| text.parse().ok()).unwrap_or(0);
-            let location = location(&response).map_err(|why| wrong(client, blob, why))?;
-            Ok(Some(Session { location, at: 0, chunk: chunk.unwrap_or(CHUNK).max(least) }))
+            let location = location(&response).map_err(|why| wrong(client, digest, why))?;
+            Ok(Some(Session { location, at: 0, chunk: chunk.unwrap_or(CHUNK).max(least), least }))
         }
-        status => Err(wrong(client, blob, format!("it answered {} to the start of an upload", status.as_u16()))),
+        status => Err(wrong(client, digest, format!("it answered {} to the start of an upload", status.as_u16()))),
     }
 }
 
-fn wrong(client: &Client, blob: &Blob, why: impl std::fmt::Display) -> Error {
-    Error::new(Class::Protocol, doing(client, blob), format!("the registry: {why}"))
+/// Sends what there is of something that grows and whose digest is not known, as long as it does; gives the session in which it goes on. None
+/// if it ended before it was worth one.
+///
+/// # Errors
+/// As [`Upload::send`].
+pub(crate) fn early(
+    client: &Client,
+    name: &Digest,
+    growing: &Growing,
+    chunk: Option<u64>,
+) -> Result<Option<Session>> {
+    let Some((file, _)) = growing.at_least(EARLY) else { return Ok(None) };
+    let Some(mut session) = begin(client, name, None, chunk)? else { return Ok(None) };
+    Upload { client, name, source: Source::File(file), sent: &|_| {} }.follow(growing, &mut session)?;
+    Ok(Some(session))
+}
+
+fn wrong(client: &Client, digest: &Digest, why: impl std::fmt::Display) -> Error {
+    Error::new(Class::Protocol, doing(client, digest), format!("the registry: {why}"))
 }
 
 /// Where an answer says that it goes on.
@@ -103,17 +131,48 @@ impl Upload<'_> {
     ///
     /// # Errors
     /// What the registry said, or that it could not be reached any more.
-    pub(crate) fn send(&self, mut session: Session) -> Result<()> {
+    pub(crate) fn send(&self, blob: &Blob, mut session: Session) -> Result<()> {
+        self.insist(&mut session, Some(blob), || blob.size, |session| self.rest(blob, session))
+    }
+
+    /// Sends what is there of a file that grows, until it does no more. Its end is for [`Upload::send`], in the same session.
+    ///
+    /// # Errors
+    /// As there.
+    fn follow(&self, growing: &Growing, session: &mut Session) -> Result<()> {
+        self.insist(
+            session,
+            None,
+            || growing.length(),
+            |session| {
+                // A registry that takes a blob in one piece only gets it when all of it is there.
+                while session.chunk != u64::MAX {
+                    let Some((_, length)) = growing.at_least(session.at + EARLY.max(session.least)) else { break };
+                    self.patch(session, length.min(session.at.saturating_add(session.chunk)))?;
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Does `rest` again after what may pass, from where the registry has got to, which can be no more than `most`.
+    fn insist(
+        &self,
+        session: &mut Session,
+        blob: Option<&Blob>,
+        most: impl Fn() -> u64,
+        rest: impl Fn(&mut Session) -> std::result::Result<(), Fault>,
+    ) -> Result<()> {
         let mut waits = Waits::new(ATTEMPTS);
         loop {
             let before = session.at;
-            let (error, after) = match self.rest(&mut session) {
+            let (error, after) = match rest(session) {
                 Ok(()) => return Ok(()),
                 Err(Fault::Passing(error, after)) => (error, after),
                 // The rest is to begin elsewhere than we thought.
                 Err(Fault::Final(error)) if error.status() == Some(416) => (error, None),
                 Err(Fault::Final(error)) if session.refuses_chunks(&error) => {
-                    session = self.anew(u64::MAX)?;
+                    *session = self.anew(u64::MAX)?;
                     continue;
                 }
                 Err(Fault::Final(error)) => return Err(error),
@@ -123,40 +182,42 @@ impl Upload<'_> {
             }
             waits.wait(self.client, error, after)?;
             // It may have arrived, and only the answer was lost.
-            if exists(self.client, self.blob)? {
+            if let Some(blob) = blob
+                && exists(self.client, blob)?
+            {
                 return Ok(());
             }
-            if !self.look(&mut session)? {
-                session = self.anew(session.chunk)?;
+            if !self.look(session, most())? {
+                *session = self.anew(session.chunk)?;
             }
         }
     }
 
     fn anew(&self, chunk: u64) -> Result<Session> {
-        let session = begin(self.client, self.blob, None, Some(chunk))?;
+        let session = begin(self.client, self.name, None, Some(chunk))?;
         session.ok_or_else(|| self.wrong("it took a blob that it was not told of"))
     }
 
     fn wrong(&self, why: impl std::fmt::Display) -> Error {
-        wrong(self.client, self.blob, why)
+        wrong(self.client, self.name, why)
     }
 
     fn ask(&self, method: Method, target: String) -> Ask<'_> {
-        Ask::new(method, target, doing(self.client, self.blob))
+        Ask::new(method, target, doing(self.client, self.name))
     }
 
     /// Everything that the registry does not have yet, and the end.
-    fn rest(&self, session: &mut Session) -> std::result::Result<(), Fault> {
-        let size = self.blob.size;
+    fn rest(&self, blob: &Blob, session: &mut Session) -> std::result::Result<(), Fault> {
+        let size = blob.size;
         // All of it with the end itself.
         if session.at == 0 && size <= session.chunk {
-            return self.finish(session, 0);
+            return self.finish(blob, session, 0);
         }
         while session.at < size {
             let end = size.min(session.at.saturating_add(session.chunk));
             self.patch(session, end)?;
         }
-        self.finish(session, size)
+        self.finish(blob, session, size)
     }
 
     /// One chunk.
@@ -179,13 +240,13 @@ impl Upload<'_> {
     }
 
     /// The digest, and the bytes from `from` on.
-    fn finish(&self, session: &Session, from: u64) -> std::result::Result<(), Fault> {
+    fn finish(&self, blob: &Blob, session: &Session, from: u64) -> std::result::Result<(), Fault> {
         let separator = if session.location.contains('?') { '&' } else { '?' };
-        let digest = encode(&[("digest", self.blob.digest.to_string())]);
+        let digest = encode(&[("digest", blob.digest.to_string())]);
         let mut ask = self.ask(Method::PUT, format!("{}{separator}{digest}", session.location));
         ask.headers.push((CONTENT_TYPE.as_str(), "application/octet-stream".to_owned()));
         ask.patience = Some(PATIENCE);
-        match self.body(from, self.blob.size) {
+        match self.body(from, blob.size) {
             Payload::None => ask.headers.push((CONTENT_LENGTH.as_str(), "0".to_owned())),
             body => ask.body = body,
         }
@@ -202,10 +263,10 @@ impl Upload<'_> {
     }
 
     /// Asks how far the registry got; false if it knows nothing of the session any more.
-    fn look(&self, session: &mut Session) -> Result<bool> {
+    fn look(&self, session: &mut Session, most: u64) -> Result<bool> {
         match self.client.send(&self.ask(Method::GET, session.location.clone())) {
             Ok(response) => {
-                session.at = have(&response).filter(|have| *have <= self.blob.size).unwrap_or(0);
+                session.at = have(&response).filter(|have| *have <= most).unwrap_or(0);
                 if response.headers().contains_key(LOCATION) {
                     session.location = location(&response).map_err(|why| self.wrong(why))?;
                 }
