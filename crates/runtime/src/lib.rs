@@ -27,6 +27,7 @@ mod keyring;
 mod lsm;
 mod mounts;
 mod netdev;
+pub mod objects;
 pub mod options;
 mod parent;
 pub mod passwd;

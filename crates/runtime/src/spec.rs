@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::objects;
 
 /// The version of the specification that is implemented.
 pub const VERSION: &str = "1.3.0";
@@ -65,23 +66,19 @@ pub fn read_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
 /// Reads `text`, if that fails again after `change` has changed something.
 fn translated<T: DeserializeOwned>(text: &[u8], change: impl FnOnce(&mut Value) -> usize) -> Result<T> {
     let refuse = |error: serde_json::Error| Error::invalid("read the specification", error);
-    check_shape(text)?;
-    serde_json::from_slice(text).or_else(|error| {
+    check_depth(text)?;
+    objects::from_slice(text).or_else(|error| {
         let mut value: Value = serde_json::from_slice(text).map_err(refuse)?;
         match change(&mut value) {
             // The first error has the place in the text.
             0 => Err(refuse(error)),
-            _ => serde_json::from_value(value).map_err(refuse),
+            _ => objects::from_value(value).map_err(refuse),
         }
     })
 }
 
-/// A structure may be written as an array as far as the library is concerned, and what it skips may be of any depth.
-fn check_shape(text: &[u8]) -> Result<()> {
-    let doing = "read the specification";
-    if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-        return Err(Error::invalid(doing, "it is not an object"));
-    }
+/// What the library skips may be of any depth.
+fn check_depth(text: &[u8]) -> Result<()> {
     let opens = |byte: &u8| matches!(byte, b'[' | b'{');
     if text.iter().filter(|byte| opens(byte)).count() <= DEEPEST {
         return Ok(());
@@ -98,7 +95,10 @@ fn check_shape(text: &[u8]) -> Result<()> {
             _ => {}
         }
         if depth > DEEPEST {
-            return Err(Error::invalid(doing, format!("it is nested deeper than {DEEPEST} levels")));
+            return Err(Error::invalid(
+                "read the specification",
+                format!("it is nested deeper than {DEEPEST} levels"),
+            ));
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 };
 use serde::Deserialize;
 
-use hull_runtime::caps;
+use hull_runtime::{caps, objects};
 
 use crate::error::{Error, Result};
 
@@ -78,7 +78,7 @@ pub fn parse(name: &str, text: &[u8], machine: Machine) -> Result<LinuxSeccomp> 
     if text.len() > LARGEST {
         return Err(Error::host(doing(), format!("it is larger than {LARGEST} bytes")));
     }
-    let file: File = serde_json::from_slice(text).map_err(|error| Error::host(doing(), error))?;
+    let file: File = objects::from_slice(text).map_err(|error| Error::host(doing(), error))?;
     let mut syscalls = Vec::new();
     for rule in file.syscalls.unwrap_or_default() {
         if !rule.applies(machine).map_err(|cause| Error::host(doing(), cause))? {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hull_engine::options::bytes;
 use hull_runtime::cgroup::{self, Host, Write};
+use hull_runtime::objects;
 use hull_runtime::rdt::{self, Rdt};
 use hull_runtime::spec;
 use hull_runtime::state::{Folder, State, Status};
@@ -145,7 +146,7 @@ fn document(path: &Path, version: &str) -> Result<LinuxResources, Report> {
 }
 
 fn read(doing: &str, value: &Value) -> Result<LinuxResources, Report> {
-    serde_json::from_value(without_nulls(value)).map_err(|error| Report::host(doing, error))
+    objects::from_value(without_nulls(value)).map_err(|error| Report::host(doing, error))
 }
 
 /// A null is a field that is not given.
