@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime};
 
-use hull_tests::{Builder, Said, entries};
+use hull_tests::{Builder, Said, entries, eventually};
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn ok(said: Said) -> String {
@@ -207,4 +210,60 @@ fn what_nothing_leads_to_is_told_and_removed_and_what_another_tool_is_writing_is
     assert!(blobs.join("oci-put-blob2").exists() && !blobs.join("oci-put-blob1").exists());
     assert_eq!(names(&store), ["again", "base", "made", "other"]);
     rest_is_whole(&store, "after what was left over");
+}
+
+/// A repair that has read all bytes and waits for the store's lock, which goes with the file.
+fn waiting_repair(store: &Builder) -> (Child, fs::File) {
+    let lock = fs::File::options().read(true).write(true).open(store.root().join("lock")).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let mut command = store.command(&["system", "check", "--repair"]);
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let waits = format!(" {} ", child.id());
+    eventually("the check waits for the lock", || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&waits))
+    });
+    (child, lock)
+}
+
+/// What a build made while a check read blobs is nobody's leftover. What is shown to fail: with the list of what is needed made
+/// before the lock is taken (`check`), the first stage's step is removed, and built again.
+#[test]
+fn a_repair_leaves_what_a_build_makes_meanwhile() {
+    let store = store();
+    let (check, lock) = waiting_repair(&store);
+    kill_process(Pid::from_child(&check), Signal::STOP).unwrap();
+    let stat = format!("/proc/{}/stat", check.id());
+    eventually("the check is stopped", || fs::read_to_string(&stat).unwrap().contains(") T "));
+    drop(lock);
+    let text = "FROM base AS one\nRUN echo x > /x\nFROM base\nCOPY --from=one /x /x\n";
+    store.file("Dockerfile", text);
+    let context = store.context().to_string_lossy().into_owned();
+    let built = store.command(&["build", "-t", "meanwhile", &context]).output().unwrap();
+    kill_process(Pid::from_child(&check), Signal::CONT).unwrap();
+    let said: Said = check.wait_with_output().unwrap().into();
+    assert!(built.status.success(), "{built:?}");
+    assert_eq!((said.code, said.out.contains("layer")), (0, false), "{said:?}");
+    let again = store.build(text);
+    assert_eq!((again.code, again.err.matches("CACHED").count()), (0, 2), "{again:?}");
+}
+
+/// What is shown to fail: without the second look (`again`) the tree is removed for what it was.
+#[test]
+fn a_tree_that_is_right_again_when_the_lock_is_had_stays() {
+    let store = store();
+    let layers = store.root().join("layers");
+    let tree =
+        entries(&layers).into_iter().map(|id| layers.join(id).join("diff")).find(|tree| tree.join("one").exists());
+    let file = tree.unwrap().join("one");
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    fs::write(&file, "2\n").unwrap();
+    let (check, lock) = waiting_repair(&store);
+    fs::write(&file, "1\n").unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+    drop(lock);
+    let said: Said = check.wait_with_output().unwrap().into();
+    assert_eq!((said.code, said.out.contains("damaged")), (0, false), "{said:?}");
+    assert!(file.exists());
+    rest_is_whole(&store, "after the second look");
 }

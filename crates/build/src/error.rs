@@ -68,6 +68,12 @@ impl Error {
     }
 }
 
+impl From<hull_image::Error> for Error {
+    fn from(error: hull_image::Error) -> Self {
+        Self::host("keep the store in order", error)
+    }
+}
+
 impl From<SyntaxError> for Error {
     fn from(error: SyntaxError) -> Self {
         Self::Dockerfile(Box::new(error))

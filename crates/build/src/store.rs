@@ -221,11 +221,12 @@ impl Worker for StoreWorker<'_> {
         if self.replaced.is_empty() {
             return Ok(());
         }
-        let doing = "remove replaced layers";
-        let mut keep = cached_layers(self.store)?;
-        let used = hull_engine::container::layers_in_use(&self.engine);
-        keep.extend(used.map_err(|error| Error::host(doing, error))?);
-        self.store.remove_layers(&std::mem::take(&mut self.replaced), &keep).map_err(host(doing))
+        self.store.remove_layers(&std::mem::take(&mut self.replaced), || {
+            let mut keep = cached_layers(self.store)?;
+            let used = hull_engine::container::layers_in_use(&self.engine);
+            keep.extend(used.map_err(|error| Error::host("remove replaced layers", error))?);
+            Ok(keep)
+        })
     }
 
     fn now(&self) -> String {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use hull_image::{Driver, Layer, Staging, Store, Upper};
+use hull_image::{Layer, Staging, Store, Upper};
 use hull_sys::path::Root;
 use hull_sys::{fs, mount};
 use rustix::fs::FileType;
@@ -96,7 +96,7 @@ fn of_image(store: &Store, name: &str, options: &RunOptions, writes: &Writes<'_>
         }
         Writes::None => {
             let view = store.view(&layers)?;
-            (view.mount, view.copy, Driver::Overlay)
+            (view.mount, view.copy, view.driver)
         }
     };
     if !matches!(writes, Writes::None) {

@@ -158,6 +158,9 @@ pub fn contain(
 pub fn dry_run(engine: &Engine, options: &RunOptions) -> Result<String> {
     let id = new_id()?;
     let assembled = root::assemble(&engine.root, options, &Writes::None)?;
+    if let Some(remark) = &assembled.remark {
+        eprintln!("hull: {remark}");
+    }
     let options = &assembled.options;
     let user = user::resolve(&duplicate(&assembled.mount)?, options.user.as_deref().unwrap_or(""))?;
     let spec = spec::build(options, &user, &id)?;
@@ -167,7 +170,8 @@ pub fn dry_run(engine: &Engine, options: &RunOptions) -> Result<String> {
         writes.iter().map(|write| format!("cgroup      {} = {}\n", write.file, write.value)).collect();
     let source = match &options.source {
         Source::Folder(path) => format!("the folder {}", path.display()),
-        Source::Image(name) => format!("an overlay of the image {name}"),
+        Source::Image(name) if assembled.remark.is_none() => format!("an overlay of the image {name}"),
+        Source::Image(name) => format!("a copy of the image {name}"),
     };
     Ok(format!("root        {source}\n{plan}{limits}"))
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use hull_engine::container::layers_in_use;
 use hull_engine::{Engine, check as containers};
-use hull_image::{CheckOptions, Store};
+use hull_image::{CheckOptions, Needs, Store};
 
 use crate::images;
 use crate::report::Report;
@@ -38,9 +38,11 @@ pub fn check(engine: &Engine, args: &CheckArgs) -> Result<i32, Report> {
 /// Whether something is wrong in the store still.
 fn store(engine: &Engine, args: &CheckArgs) -> Result<bool, Report> {
     let store = Store::open(&engine.root)?;
-    let (keep, pinned) = (images::needed_layers(engine, &store)?, layers_in_use(engine)?);
-    let options = CheckOptions { repair: args.repair, verify: !args.quick, keep: Some(&keep), pinned: Some(&pinned) };
-    let findings = store.check(&options)?;
+    let options = CheckOptions { repair: args.repair, verify: !args.quick };
+    let findings = store.check(options, || {
+        let (keep, pinned) = (images::needed_layers(engine, &store)?, layers_in_use(engine)?);
+        Ok::<_, Report>(Needs { keep: Some(keep), pinned })
+    })?;
     findings.iter().for_each(|finding| println!("{finding}"));
     Ok(findings.iter().any(|finding| !finding.repaired))
 }

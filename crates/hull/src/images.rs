@@ -123,11 +123,10 @@ pub fn tag(store: &Store, args: &TagArgs) -> Result<i32, Report> {
 
 /// `hull rmi`: every image is tried; the first failure is told at the end.
 pub fn remove(engine: &Engine, store: &Store, images: &[String], force: bool) -> Result<i32, Report> {
-    let keep = needed_layers(engine, store)?;
     let containers = container::list(engine)?;
     let mut failure = None;
     for name in images {
-        match remove_one(store, name, force, &keep, &containers) {
+        match remove_one(engine, store, name, force, &containers) {
             Ok(removed) => {
                 let untagged = removed.untagged.iter().map(|name| format!("Untagged: {}\n", name.familiar()));
                 let deleted = removed.deleted.iter().map(|id| format!("Deleted: {id}\n"));
@@ -149,10 +148,10 @@ pub fn needed_layers(engine: &Engine, store: &Store) -> Result<BTreeSet<String>,
 /// As Docker has it: the last name of an image that a container uses is not removed, with `force` only that of a
 /// container that has ended.
 fn remove_one(
+    engine: &Engine,
     store: &Store,
     name: &str,
     force: bool,
-    keep: &BTreeSet<String>,
     containers: &[Listed],
 ) -> Result<Removed, Report> {
     // One that cannot be read is the store's to judge: its name can be removed.
@@ -167,7 +166,7 @@ fn remove_one(
             return Err(Report::usage(said, Some(&format!("hull rm -f {}", user.name))).with_code(1));
         }
     }
-    Ok(store.remove(name, force, keep)?)
+    store.remove(name, force, || needed_layers(engine, store))
 }
 
 /// `hull info`.

@@ -1,8 +1,8 @@
 //! Checking a store: every blob against its name, every image against its parts, every tree against what its record and
 //! its blob say; and what is left over.
 //!
-//! Bytes are read without the writers' lock, since that takes long; a blob that looks wrong is looked at once more with it.
-//! What cannot be read at all may be whole, and stays.
+//! Bytes are read without the writers' lock, since that takes long; a blob or a tree that looks wrong is looked at once more
+//! with it, and what others need is asked for with it: builds and pulls go on meanwhile, and what they make stays. What cannot be read at all may be whole, and stays.
 //! A repair takes away what is wrong and nothing else: a damaged blob, the images that cannot be used without it with
 //! their names, a tree that is made again from its blob at its next use. Then nothing leads to what only those needed.
 
@@ -29,15 +29,20 @@ const STRAY: Duration = Duration::from_secs(86400);
 
 /// How a store is checked.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CheckOptions<'a> {
+pub struct CheckOptions {
     /// Removes what is wrong or left over.
     pub repair: bool,
     /// Reads every blob and compares its digest, and every tree and compares it with its blob.
     pub verify: bool,
+}
+
+/// What others need of a store.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
     /// Ids of the layers that containers and the build cache need. Without it no layer counts as left over.
-    pub keep: Option<&'a BTreeSet<String>>,
+    pub keep: Option<BTreeSet<String>>,
     /// Those of them that containers stand on: a damaged one stays, for its container would miss it more than what it lacks.
-    pub pinned: Option<&'a BTreeSet<String>>,
+    pub pinned: BTreeSet<String>,
 }
 
 /// A class of things that are wrong with a store.
@@ -95,32 +100,38 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What reading all bytes brought up: digests of blobs, ids of layers with why.
+/// What reading all bytes brought up: digests of blobs; ids of layers, each with an image that has it and its place there.
 #[derive(Default)]
 struct Suspects {
     blobs: BTreeSet<Digest>,
-    layers: BTreeMap<String, String>,
+    layers: BTreeMap<String, (Image, usize)>,
     unread: Vec<String>,
 }
 
 /// A check under way, with the lock.
 struct Check<'a> {
     store: &'a Store,
-    options: &'a CheckOptions<'a>,
+    options: CheckOptions,
+    needs: Needs,
     /// Blobs that are not what they should be.
     damaged: BTreeSet<Digest>,
     findings: Vec<Finding>,
 }
 
 impl Store {
-    /// Looks for what is damaged or left over, and takes it away if that is asked for.
+    /// Looks for what is damaged or left over, and takes it away if that is asked for. `needs` is asked with the store's lock.
     ///
     /// # Errors
-    /// A store that cannot be read at all; everything else is a finding.
-    pub fn check(&self, options: &CheckOptions<'_>) -> Result<Vec<Finding>> {
+    /// A store that cannot be read at all; what others need is not to be known. Everything else is a finding.
+    pub fn check<E: From<Error>>(
+        &self,
+        options: CheckOptions,
+        needs: impl FnOnce() -> std::result::Result<Needs, E>,
+    ) -> std::result::Result<Vec<Finding>, E> {
         let suspects = if options.verify { self.suspects()? } else { Suspects::default() };
         let _lock = self.lock()?;
-        let mut check = Check { store: self, options, damaged: BTreeSet::new(), findings: Vec::new() };
+        let needs = needs()?;
+        let mut check = Check { store: self, options, needs, damaged: BTreeSet::new(), findings: Vec::new() };
         check.leftovers()?;
         check.blobs(&suspects.blobs)?;
         let reach = check.images()?;
@@ -150,7 +161,9 @@ impl Store {
                 let Some(layer) = self.by_chain(folder.as_fd(), chain)? else { break };
                 if seen.insert(chain.clone()) {
                     match self.difference(&image, n, &layer, &below) {
-                        Ok(why) => suspects.layers.extend(why.map(|why| (layer.id().to_owned(), why))),
+                        Ok(why) => {
+                            suspects.layers.extend(why.map(|_| (layer.id().to_owned(), (image.clone(), n))));
+                        }
                         // On a full disk, say, where what is left over is to be told all the same.
                         Err(error) => suspects.unread.push(format!("{}: {error}", layer.id())),
                     }
@@ -213,6 +226,7 @@ impl Check<'_> {
     fn leftovers(&mut self) -> Result<()> {
         let repair = self.options.repair;
         let staging = self.store.folder(c"staging")?;
+        layer::settle(staging.as_fd())?;
         for name in layer::sweep(staging.as_fd(), !repair)? {
             self.found(FindingKind::Staging, name, repair);
         }
@@ -332,7 +346,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn layers(&mut self, reach: Option<&Reach>, suspects: &BTreeMap<String, String>) -> Result<()> {
+    fn layers(&mut self, reach: Option<&Reach>, suspects: &BTreeMap<String, (Image, usize)>) -> Result<()> {
         let folder = self.store.folder(c"layers")?;
         let layers = folder.as_fd();
         let used = reach.map(|reach| self.store.used_layers(layers, reach)).transpose()?;
@@ -358,11 +372,11 @@ impl Check<'_> {
         layers: BorrowedFd<'_>,
         name: &CString,
         used: Option<&BTreeSet<String>>,
-        suspects: &BTreeMap<String, String>,
+        suspects: &BTreeMap<String, (Image, usize)>,
     ) -> Result<()> {
         let id = name.to_string_lossy().into_owned();
         let is_used = used.is_none_or(|used| used.contains(&id));
-        let is_kept = self.options.keep.is_none_or(|keep| keep.contains(&id));
+        let is_kept = self.needs.keep.as_ref().is_none_or(|keep| keep.contains(&id));
         let meta = tree::open_folder(layers, name).cannot("open", &id).and_then(|at| Meta::read(at.as_fd()));
         let lost = match &meta {
             Ok(meta) => meta.is_lost()?,
@@ -377,15 +391,34 @@ impl Check<'_> {
             Err(_) => Some("its record cannot be read".to_owned()),
             // One of an earlier boot is made again before anybody trusts it.
             Ok(_) if lost => None,
-            Ok(meta) => damage(layers, name, &meta)?.or_else(|| suspects.get(&id).cloned()),
+            Ok(meta) => match (damage(layers, name, &meta)?, suspects.get(&id)) {
+                (None, Some((image, n))) => self.again(layers, &id, image, *n),
+                (known, _) => known,
+            },
         };
         if let Some(why) = damage {
-            let pinned = self.options.pinned.is_some_and(|pinned| pinned.contains(&id));
+            let pinned = self.needs.pinned.contains(&id);
             let repaired = self.options.repair && !pinned && self.store.remove_layer(layers, name)?;
             let why = if pinned { format!("{why}; a container stands on it") } else { why };
             self.found(FindingKind::DamagedLayer, format!("{id}: {why}"), repaired);
         }
         Ok(())
+    }
+}
+
+impl Check<'_> {
+    /// In what the tree `id`, the `n`th of an image, is not what its blob says, now that nobody changes what is visible. It may
+    /// have been made again since it was read. What cannot be compared now was told to be different.
+    fn again(&self, layers: BorrowedFd<'_>, id: &str, image: &Image, n: usize) -> Option<String> {
+        let mut trees = Vec::new();
+        for chain in document::chain_ids(&image.diff_ids).iter().take(n + 1) {
+            trees.extend(self.store.by_chain(layers, chain).ok().flatten());
+        }
+        let layer = trees.pop().filter(|layer| layer.id() == id && trees.len() == n)?;
+        match self.store.difference(image, n, &layer, &trees) {
+            Ok(why) => why,
+            Err(error) => Some(error.to_string()),
+        }
     }
 }
 

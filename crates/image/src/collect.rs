@@ -68,14 +68,24 @@ struct Leaving {
 
 impl Store {
     /// Removes a name, and the image with what only it needs when that was its last one. By id all its names go, if there
-    /// is one only or with `force`. `keep` are ids of layers that containers or a build cache need. Of an image that
-    /// cannot be read only the name is removed; `check` finds what that leaves.
+    /// is one only or with `force`. `keep` gives the ids of layers that containers or a build cache need, and is asked with the
+    /// store's lock. Of an image that cannot be read only the name is removed; `check` finds what that leaves.
     ///
     /// # Errors
     /// No such image; an id that has several names, without `force`; another image cannot be read, so that it is not known
-    /// what it needs.
-    pub fn remove(&self, name: &str, force: bool, keep: &BTreeSet<String>) -> Result<Removed> {
+    /// what it needs; that of `keep`.
+    pub fn remove<E: From<Error>>(
+        &self,
+        name: &str,
+        force: bool,
+        keep: impl FnOnce() -> std::result::Result<BTreeSet<String>, E>,
+    ) -> std::result::Result<Removed, E> {
         let _lock = self.lock()?;
+        let keep = keep()?;
+        Ok(self.remove_locked(name, force, &keep)?)
+    }
+
+    fn remove_locked(&self, name: &str, force: bool, keep: &BTreeSet<String>) -> Result<Removed> {
         let wanted = match self.wanted(name, force) {
             Ok(wanted) => wanted,
             Err(error @ (Error::NotFound { .. } | Error::InUse { .. } | Error::Ambiguous { .. })) => {
@@ -154,12 +164,21 @@ impl Store {
     }
 
     /// Takes what has these digests out of the index, and removes every blob and unpacked layer that nothing in it leads to.
-    /// `keep` are ids of layers that containers or a build cache need.
+    /// `keep` gives the ids of layers that containers or a build cache need, and is asked with the store's lock.
     ///
     /// # Errors
-    /// An image that stays cannot be read, so that it is not known what it needs; nothing is removed then.
-    pub fn gc(&self, leaving: &BTreeSet<Digest>, keep: &BTreeSet<String>) -> Result<Removed> {
+    /// An image that stays cannot be read, so that it is not known what it needs; nothing is removed then. That of `keep`.
+    pub fn gc<E: From<Error>>(
+        &self,
+        leaving: &BTreeSet<Digest>,
+        keep: impl FnOnce() -> std::result::Result<BTreeSet<String>, E>,
+    ) -> std::result::Result<Removed, E> {
         let _lock = self.lock()?;
+        let keep = keep()?;
+        Ok(self.gc_locked(leaving, &keep)?)
+    }
+
+    fn gc_locked(&self, leaving: &BTreeSet<Digest>, keep: &BTreeSet<String>) -> Result<Removed> {
         let staging = self.folder(c"staging")?;
         layer::sweep(staging.as_fd(), false)?;
         download::sweep_all(self, false)?;
@@ -174,13 +193,18 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes those unpacked layers of `ids` that no image leads to, no process holds, and that are not in `keep`. Beside an
-    /// image that cannot be read none is removed.
+    /// Removes those unpacked layers of `ids` that no image leads to, no process holds, and that are not in what `keep` gives,
+    /// which is asked with the store's lock. Beside an image that cannot be read none is removed.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn remove_layers(&self, ids: &BTreeSet<String>, keep: &BTreeSet<String>) -> Result<()> {
+    /// The kernel's; that of `keep`.
+    pub fn remove_layers<E: From<Error>>(
+        &self,
+        ids: &BTreeSet<String>,
+        keep: impl FnOnce() -> std::result::Result<BTreeSet<String>, E>,
+    ) -> std::result::Result<(), E> {
         let _lock = self.lock()?;
+        let keep = keep()?;
         let Ok(reach) = self.reach(&BTreeSet::new()) else { return Ok(()) };
         let folder = self.folder(c"layers")?;
         let used = self.used_layers(folder.as_fd(), &reach)?;

@@ -390,7 +390,7 @@ impl Store {
         let written = write_new(staging.as_fd(), INDEX, &data).and_then(|file| {
             file.sync_data().cannot("sync", shown())?;
             // The blobs' names reach the disk before the index that needs them.
-            rustix::fs::fsync(self.folder(c"blobs/sha256")?).cannot("sync", shown())?;
+            self.sync_blob_folders()?;
             rustix::fs::renameat(&staging, INDEX, self.dir(), INDEX).cannot("write", shown())
         });
         if written.is_err() {
@@ -399,6 +399,18 @@ impl Store {
         }
         written?;
         rustix::fs::fsync(self.dir()).cannot("sync", shown())
+    }
+
+    /// Those of all algorithms, of which a store has sha256's at least.
+    fn sync_blob_folders(&self) -> Result<()> {
+        let folder = self.folder(c"blobs")?;
+        for name in tree::names(folder.as_fd()).cannot("list", "the blobs")? {
+            // What is no folder is somebody else's.
+            if let Ok(inside) = tree::open_folder(folder.as_fd(), &name) {
+                rustix::fs::fsync(inside).cannot("sync", format!("the blobs of {}", name.to_string_lossy()))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn committed(&self, manifest: &Descriptor) -> Result<Image> {

@@ -57,6 +57,8 @@ pub struct View {
     pub mount: OwnedFd,
     /// What it is made of, if it is a copy.
     pub copy: Option<Staging>,
+    /// How it came to be.
+    pub driver: Driver,
 }
 
 impl Store {
@@ -111,12 +113,12 @@ impl Store {
         if self.on_overlay()?.is_none() {
             match rootfs::overlay(layers, None, false) {
                 Err(error @ Error::Mount { .. }) => drop(self.instead(error)?),
-                result => return Ok(View { mount: result?, copy: None }),
+                result => return Ok(View { mount: result?, copy: None, driver: Driver::Overlay }),
             }
         }
         let staging = self.staging()?;
-        let (mount, _) = self.mount(layers, staging.as_upper(), true)?;
-        Ok(View { mount, copy: Some(staging) })
+        let (mount, driver) = self.mount(layers, staging.as_upper(), true)?;
+        Ok(View { mount, copy: Some(staging), driver })
     }
 
     fn on_overlay(&self) -> Result<Option<Driver>> {

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -23,6 +24,8 @@ use crate::{tree, vfs};
 
 const META: &CStr = c"layer.json";
 const META_MAX: usize = 64 << 10;
+/// How long what a killed process forked may take to end.
+const DYING: Duration = Duration::from_secs(5);
 
 /// An unpacked layer. While a value of it lives, in any process, the layer is not removed.
 #[derive(Clone, Debug)]
@@ -273,6 +276,49 @@ impl Drop for Staging {
             drop(folder);
         }
     }
+}
+
+/// Waits, not for long, until nobody is left of processes that were killed: what they forked holds their locks for a moment more.
+pub(crate) fn settle(staging: BorrowedFd<'_>) -> Result<()> {
+    let end = Instant::now() + DYING;
+    while Instant::now() < end && any_dying(staging)? {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Whether a folder is locked by a process that has ended.
+fn any_dying(staging: BorrowedFd<'_>) -> Result<bool> {
+    let object = "what is left in the staging folder";
+    // As a sweeper: no maker is between its two calls while a lock is tried.
+    if rustix::fs::flock(staging, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(false);
+    }
+    let mut dying = false;
+    for name in tree::names(staging).cannot("list", object)? {
+        let Ok(folder) = tree::open_folder(staging, &name) else { continue };
+        let locked = rustix::fs::flock(&folder, FlockOperation::NonBlockingLockShared).is_err();
+        dying |= locked && !lives(&folder).cannot("read", "/proc/locks")?;
+    }
+    rustix::fs::flock(staging, FlockOperation::Unlock).cannot("unlock", object)?;
+    Ok(dying)
+}
+
+/// Whether the process that locked the folder is there: a lock is shown with the one that took it (`proc_locks(5)`), also if
+/// only its children have it any more.
+fn lives(folder: &OwnedFd) -> std::io::Result<bool> {
+    let inode = rustix::fs::fstat(folder)?.st_ino.to_string();
+    let locks = std::fs::read_to_string("/proc/locks")?;
+    // `1: FLOCK  ADVISORY  WRITE PID MAJOR:MINOR:INODE START END`
+    let holder = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let ours = fields.get(1) == Some(&"FLOCK") && fields.get(5)?.rsplit(':').next() == Some(&*inode);
+        fields.get(4).filter(|_| ours).map(|pid| (*pid).to_owned())
+    });
+    let Some(pid) = holder else { return Ok(false) };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return Ok(false) };
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    Ok(state.is_some_and(|state| !state.starts_with(['Z', 'X'])))
 }
 
 /// Removes what dead processes left in `staging/`; gives the names. With `dry` it only looks.

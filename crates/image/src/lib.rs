@@ -45,7 +45,7 @@ mod usage;
 mod vfs;
 
 pub use apply::is_whiteout;
-pub use check::{CheckOptions, Finding, FindingKind};
+pub use check::{CheckOptions, Finding, FindingKind, Needs};
 pub use collect::Removed;
 pub use commit::ImportOptions;
 pub use driver::{Driver, View};

@@ -85,7 +85,12 @@ fn one_blob_in_two_places_becomes_two_trees_of_one_download() {
     let layers = store.layers(&image).expect("layers");
     assert_eq!(layers.len(), 3);
     assert_eq!(listing(layers[2].diff()), ["a 644 1"]);
-    assert!(store.check(&crate::CheckOptions::default()).expect("a check").is_empty());
+    assert!(
+        store
+            .check(crate::CheckOptions::default(), || Ok::<_, Error>(crate::Needs::default()))
+            .expect("a check")
+            .is_empty()
+    );
 }
 
 #[test]

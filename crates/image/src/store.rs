@@ -193,7 +193,8 @@ impl Store {
         }
         let path = format!("blobs/{}", digest.algorithm());
         match rustix::fs::mkdirat(self.dir(), path, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Ok(()) => rustix::fs::fsync(self.folder(c"blobs")?).cannot("sync", "the folders of blobs"),
+            Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error).cannot("make", "a folder of blobs"),
         }
     }

@@ -6,7 +6,7 @@ use oci_spec::image::ImageConfiguration;
 
 use super::*;
 use crate::testing::listing;
-use crate::{CheckOptions, FindingKind, ImportOptions};
+use crate::{CheckOptions, Finding, FindingKind, ImportOptions, Needs};
 
 fn store() -> (tempfile::TempDir, Store) {
     let temp = tempfile::Builder::new().prefix("hull-test-").tempdir().expect("a folder");
@@ -72,7 +72,7 @@ fn a_refused_import_leaves_the_store_as_it_was() {
         assert!(store.import(tar.as_slice(), &name, ImportOptions::default()).is_err());
     }
     assert_eq!(hull_tests::sentinel::fingerprint(&store.root().join("blobs")), before);
-    assert_eq!(store.check(&CheckOptions { verify: true, ..CheckOptions::default() }).expect("checked"), []);
+    assert_eq!(checked(&store, CheckOptions { verify: true, repair: false }, Needs::default()).expect("checked"), []);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_step_is_adopted_committed_and_unpacked_again_from_its_blob() {
     let expected = listing(layers[1].diff());
     assert_eq!(expected, ["etc/ 755", "gone whiteout", "new 644 new"]);
     assert_eq!(store.layers(&built).expect("layers")[1].id(), layers[1].id());
-    assert_eq!(store.check(&CheckOptions { verify: true, ..CheckOptions::default() }).expect("checked"), []);
+    assert_eq!(checked(&store, CheckOptions { verify: true, repair: false }, Needs::default()).expect("checked"), []);
 
     // A store that has the blobs only, as another tool would have copied them.
     let other = Store::open(&temp.path().join("other")).expect("a store");
@@ -141,13 +141,13 @@ fn a_blob_or_document_that_is_not_what_its_digest_says_is_refused() {
     data[600] ^= 1;
     std::fs::write(&blob, &data).expect("changed");
     assert!(store.layers(&image).is_err());
-    let findings = store.check(&CheckOptions { verify: true, ..CheckOptions::default() }).expect("checked");
+    let findings = checked(&store, CheckOptions { verify: true, repair: false }, Needs::default()).expect("checked");
     assert_eq!(
         findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(),
         [FindingKind::DamagedBlob, FindingKind::BrokenImage]
     );
     std::fs::remove_file(&blob).expect("removed");
-    let findings = store.check(&CheckOptions::default()).expect("checked");
+    let findings = checked(&store, CheckOptions::default(), Needs::default()).expect("checked");
     assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [FindingKind::BrokenImage]);
     let config = store.root().join(blob_path(&image.id));
     std::fs::write(&config, std::fs::read_to_string(&config).expect("config").replace("linux", "xinul"))
@@ -195,27 +195,31 @@ fn documents_that_mean_two_things_or_too_much_are_refused() {
     }
 }
 
+fn checked(store: &Store, options: CheckOptions, needs: Needs) -> Result<Vec<Finding>> {
+    store.check(options, || Ok(needs))
+}
+
 #[test]
 fn removing_the_last_name_removes_what_only_that_image_needs() {
     let (_temp, store) = store();
-    let keep = BTreeSet::new();
+    let keep = || Ok::<_, Error>(BTreeSet::new());
     let image = import(&store, "a", &base());
     store.tag("a", &"b".parse().expect("a name")).expect("tagged");
-    assert!(matches!(store.remove(&image.id.hex()[..12], false, &keep), Err(Error::InUse { .. })));
-    let removed = store.remove("a", false, &keep).expect("removed");
+    assert!(matches!(store.remove(&image.id.hex()[..12], false, keep), Err(Error::InUse { .. })));
+    let removed = store.remove("a", false, keep).expect("removed");
     assert_eq!((removed.untagged.len(), removed.deleted.len()), (1, 0));
     let held = store.layers(&image).expect("layers");
-    let removed = store.remove("b", false, &keep).expect("removed");
+    let removed = store.remove("b", false, keep).expect("removed");
     assert_eq!(removed.deleted, [image.id]);
     assert_eq!(removed.layers, [] as [String; 0], "a process holds the layer");
     drop(held);
-    let removed = store.gc(&BTreeSet::new(), &keep).expect("collected");
+    let removed = store.gc(&BTreeSet::new(), keep).expect("collected");
     assert_eq!(removed.layers.len(), 1);
     assert_eq!(
         listing(store.root()).iter().filter(|line| line.contains("sha256/") || line.contains("layers/")).count(),
         2
     );
-    assert!(matches!(store.remove("b", false, &keep), Err(Error::NotFound { .. })));
+    assert!(matches!(store.remove("b", false, keep), Err(Error::NotFound { .. })));
 }
 
 #[test]
@@ -235,7 +239,7 @@ fn what_a_dead_writer_left_is_swept_and_what_a_living_one_has_is_not() {
     let living = store.staging().expect("staging");
     let dead = store.root().join("staging/dead/diff");
     std::fs::create_dir_all(&dead).expect("a folder");
-    let findings = store.check(&CheckOptions::default()).expect("checked");
+    let findings = checked(&store, CheckOptions::default(), Needs::default()).expect("checked");
     assert_eq!(findings.len(), 1);
     assert!(!findings[0].repaired);
     drop(store.staging().expect("staging"));
@@ -252,19 +256,19 @@ fn an_unused_layer_is_a_finding_only_when_it_is_said_what_is_needed() {
     let layer = store.adopt(None, store.staging().expect("staging")).expect("a layer");
     let id = layer.id().to_owned();
     drop(layer);
-    assert_eq!(store.check(&CheckOptions::default()).expect("checked"), []);
-    let keep = BTreeSet::from([id.clone()]);
-    assert_eq!(store.check(&CheckOptions { keep: Some(&keep), ..CheckOptions::default() }).expect("checked"), []);
+    assert_eq!(checked(&store, CheckOptions::default(), Needs::default()).expect("checked"), []);
+    let keep =
+        |ids: &[&str]| Needs { keep: Some(ids.iter().map(|id| (*id).to_owned()).collect()), ..Needs::default() };
+    assert_eq!(checked(&store, CheckOptions::default(), keep(&[&id])).expect("checked"), []);
     // One repair clears the layer and what leads to it, wherever that stands in the list.
     for chain in ["0", "f"] {
         std::os::unix::fs::symlink(&id, store.root().join("layers").join(chain.repeat(64))).expect("a link");
     }
-    let none = BTreeSet::new();
-    let options = CheckOptions { keep: Some(&none), repair: true, ..CheckOptions::default() };
-    let findings = store.check(&options).expect("checked");
+    let options = CheckOptions { repair: true, verify: false };
+    let findings = checked(&store, options, keep(&[])).expect("checked");
     assert!(findings[0].repaired && findings[0].kind == FindingKind::UnusedLayer);
     assert!(store.layer(&id).expect("no error").is_none());
-    assert_eq!(store.check(&options).expect("checked"), []);
+    assert_eq!(checked(&store, options, keep(&[])).expect("checked"), []);
 }
 
 #[test]
@@ -307,4 +311,29 @@ fn a_tree_that_this_boot_did_not_make_is_made_again_from_its_blob() {
         assert_eq!(std::fs::read_to_string(layers[0].diff().join("etc/motd")).expect("motd"), "hello\n", "{what}");
         assert!(layers[0].is_trusted().expect("its metadata"), "{what}");
     }
+}
+
+/// What a killed process forked holds its lock until it has ended too; a living maker is not waited for.
+#[test]
+fn what_the_children_of_a_killed_maker_hold_is_waited_for() {
+    use std::os::fd::AsFd;
+    use std::process::{Command, Stdio};
+    let (_temp, store) = store();
+    let living = store.staging().expect("staging");
+    let left = store.root().join("staging/left");
+    std::fs::create_dir(&left).expect("a folder");
+    // The shell takes the lock, leaves a child that has its descriptor, and ends.
+    let script = format!("exec 9<{}; flock 9; sleep 0.5 & exit", left.display());
+    let maker = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).status().expect("a shell");
+    assert!(maker.success());
+    let folder = store.folder(c"staging").expect("the folder");
+    let start = std::time::Instant::now();
+    assert!(layer::sweep(folder.as_fd(), true).expect("a look").is_empty(), "its child has the lock");
+    layer::settle(folder.as_fd()).expect("an end");
+    assert!(start.elapsed() < std::time::Duration::from_secs(3), "{:?}", start.elapsed());
+    assert_eq!(layer::sweep(folder.as_fd(), false).expect("swept"), ["left"]);
+    let start = std::time::Instant::now();
+    layer::settle(folder.as_fd()).expect("an end");
+    assert!(start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
+    drop(living);
 }

@@ -69,7 +69,7 @@ fn archive(program: Vec<u8>) -> Result<impl Read, Report> {
 fn forget(engine: &Engine, store: &Store, id: &str) -> Result<(), Report> {
     let used = container::list(engine)?.iter().any(|listed| listed.record.image_id.as_deref() == Some(id));
     if !used && store.find(id)?.is_some() {
-        store.remove(id, false, &images::needed_layers(engine, store)?)?;
+        store.remove(id, false, || images::needed_layers(engine, store))?;
     }
     Ok(())
 }

@@ -91,7 +91,7 @@ pub fn gc(engine: &Engine, store: &Store, args: &GcArgs) -> Result<i32, Report> 
             Unit::Step(step) => hull_build::store::forget(store, step)?,
         }
     }
-    let removed = store.gc(&leaving, &needed_layers(engine, store)?)?;
+    let removed = store.gc(&leaving, || needed_layers(engine, store))?;
     let gone = removed.blobs.into_iter().map(Thing::Blob).chain(removed.layers.into_iter().map(Thing::Layer));
     let size = stock.usage.size(&gone.collect::<BTreeSet<_>>());
     say(&format!("{told}Total reclaimed space: {} ({size} bytes)\n", table::size(size)))

@@ -1,5 +1,6 @@
 //! `hull image prune`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, stdin};
 
 use hull_engine::Engine;
@@ -18,7 +19,6 @@ pub fn prune(engine: &Engine, store: &Store, args: &PruneArgs) -> Result<i32, Re
     if !args.force && !confirmed(args.all)? {
         return Ok(0);
     }
-    let keep = needed_layers(engine, store)?;
     let used: Vec<String> =
         container::list(engine)?.into_iter().filter_map(|listed| listed.record.image_id).collect();
     let mut told = String::new();
@@ -30,9 +30,11 @@ pub fn prune(engine: &Engine, store: &Store, args: &PruneArgs) -> Result<i32, Re
             continue;
         }
         // By what the index lists, which also tells images for several platforms apart. Another prune may have been faster.
-        let removed = match store.remove(&image.listed().to_string(), true, &keep) {
-            Err(hull_image::Error::NotFound { .. }) => continue,
-            removed => removed?,
+        let removed = match store.remove(&image.listed().to_string(), true, || needed(engine, store)) {
+            Err(Failure::Store(hull_image::Error::NotFound { .. })) => continue,
+            Err(Failure::Store(error)) => return Err(error.into()),
+            Err(Failure::Needs(report)) => return Err(report),
+            Ok(removed) => removed,
         };
         told.extend(removed.untagged.iter().map(|name| format!("untagged: {}\n", name.familiar())));
         told.extend(removed.deleted.iter().map(|id| format!("deleted: {id}\n")));
@@ -42,6 +44,22 @@ pub fn prune(engine: &Engine, store: &Store, args: &PruneArgs) -> Result<i32, Re
         told = format!("Deleted Images:\n{told}\n");
     }
     say(&format!("{told}Total reclaimed space: {}\n", table::size(bytes)))
+}
+
+/// Why an image was not removed.
+enum Failure {
+    Store(hull_image::Error),
+    Needs(Report),
+}
+
+impl From<hull_image::Error> for Failure {
+    fn from(error: hull_image::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn needed(engine: &Engine, store: &Store) -> Result<BTreeSet<String>, Failure> {
+    needed_layers(engine, store).map_err(Failure::Needs)
 }
 
 fn confirmed(all: bool) -> Result<bool, Report> {
