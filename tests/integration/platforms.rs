@@ -17,7 +17,10 @@ fn hull(corner: &Corner, arguments: &[&str]) -> Said {
 
 /// A tiny image for an architecture; each has another layer.
 fn image(architecture: &str, size: usize) -> TinyImage {
-    let mut image = TinyImage::new(size);
+    made_for(architecture, TinyImage::new(size))
+}
+
+fn made_for(architecture: &str, mut image: TinyImage) -> TinyImage {
     let mut config: Value = serde_json::from_slice(&image.config).expect("JSON");
     config["architecture"] = architecture.into();
     image.config = config.to_string().into_bytes();
@@ -141,4 +144,82 @@ fn an_index_that_skopeo_brought_keeps_all_that_it_leads_to() {
     assert_eq!(ok(hull(&corner, &["system", "check"])), "");
     ok(hull(&corner, &["rmi", "brought"]));
     assert!(ids(&corner).is_empty() && hull_tests::entries(&corner.root().join("blobs/sha256")).is_empty());
+}
+
+/// An image that says it is for `architecture`, with programs for this machine all the same and a file that says which it is.
+fn programs(corner: &Corner, architecture: &str) -> TinyImage {
+    std::fs::write(corner.rootfs().join("which"), architecture).expect("a file");
+    let tar = Command::new("tar").arg("-C").arg(corner.rootfs()).args(["-c", "."]).output().expect("tar");
+    made_for(architecture, TinyImage::of(&tar.stdout))
+}
+
+/// A pull by `run` is for the platform that is asked for, as is the choice among several that are here; and what a machine
+/// cannot be expected to run is told, unless it was asked for.
+#[test]
+fn a_run_takes_the_platform_that_it_is_told() {
+    let corner = Corner::new();
+    let both = vec![("amd64", programs(&corner, "amd64")), ("arm64", programs(&corner, "arm64"))];
+    let (server, single) = (registry(both), registry(vec![("arm64", programs(&corner, "arm64"))]));
+    let name = |server: &Scripted| format!("{}/a/b:1", server.address());
+    let run = |server: &Scripted, flags: &[&str]| -> Said {
+        let mut hull = corner.hull();
+        hull.args(["run", "--rm", INSECURE]).args(flags).args([&name(server), "cat", "/which"]);
+        hull.env("HOME", corner.path()).env("CONTAINERS_REGISTRIES_CONF", "/dev/null");
+        hull.output().expect("hull starts").into()
+    };
+    for (flags, which) in [
+        (&["--platform", "linux/arm64"][..], "arm64"),
+        (&["--platform", "linux/amd64"], "amd64"),
+        (&[], "amd64"),
+        (&["--pull", "never", "--platform", "linux/arm64"], "arm64"),
+    ] {
+        let said = run(&server, flags);
+        assert_eq!((said.code, &*said.out), (0, which), "{flags:?}: {said:?}");
+        assert!(!said.err.contains("the image is for"), "{flags:?}: {said:?}");
+    }
+    assert_eq!(ids(&corner).len(), 2);
+    let none = run(&server, &["--pull", "never", "--platform", "linux/s390x"]);
+    assert!(none.code == 125 && none.err.contains("cannot find the image"), "{none:?}");
+    let wrong = run(&server, &["--platform", "linux/"]);
+    assert!(wrong.code == 125 && wrong.err.contains("cannot read the platform"), "{wrong:?}");
+
+    // One that is here for another machine alone.
+    ok(pull(&corner, &single, &[INSECURE, "--platform", "linux/arm64"], "a/b:1"));
+    let told = run(&single, &[]);
+    assert!(
+        told.code == 0 && told.err.contains("the image is for linux/arm64, and this machine is linux/amd64"),
+        "{told:?}"
+    );
+    let asked = run(&single, &["--platform", "linux/arm64"]);
+    assert_eq!((asked.code, &*asked.err), (0, ""), "{asked:?}");
+}
+
+#[test]
+fn one_platform_of_several_is_saved_and_looked_at() {
+    let corner = Corner::new();
+    let (amd64, arm64) = (image("amd64", 100), image("arm64", 200));
+    let server = registry(vec![("amd64", amd64.clone()), ("arm64", arm64.clone())]);
+    let name = format!("{}/a/b:1", server.address());
+    for platform in ["linux/amd64", "linux/arm64"] {
+        ok(pull(&corner, &server, &[INSECURE, "--platform", platform], "a/b:1"));
+    }
+    for (platform, own) in [("linux/amd64", &amd64), ("linux/arm64", &arm64)] {
+        let id = digest(&own.config);
+        let archive = corner.path().join("saved.tar").to_string_lossy().into_owned();
+        // By the image's name, and by its repository, which stands for all of its tags.
+        for name in [&*name, name.strip_suffix(":1").expect("a tag")] {
+            ok(hull(&corner, &["save", "--platform", platform, "-o", &archive, name]));
+            let manifest = Command::new("tar").args(["-xOf", &archive, "manifest.json"]).output().unwrap().stdout;
+            let manifest: Value = serde_json::from_slice(&manifest).expect("a list");
+            assert_eq!(manifest.as_array().map(Vec::len), Some(1), "{manifest}");
+            assert!(manifest[0]["Config"].to_string().contains(&id["sha256:".len()..]), "{manifest}");
+        }
+        let seen = ok(hull(&corner, &["inspect", "--platform", platform, "--format", "{{.Id}}", &name]));
+        assert_eq!(seen.trim(), id);
+        ok(hull(&corner, &["history", "--platform", platform, &name]));
+    }
+    for verb in ["save", "history", "inspect"] {
+        let said = hull(&corner, &[verb, "--platform", "linux/s390x", &name]);
+        assert!(said.code == 1 && said.err.contains("cannot find the image"), "{verb}: {said:?}");
+    }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use hull_image::Platform;
+
 use crate::error::{Error, Result};
 
 mod limits;
@@ -137,6 +139,8 @@ pub struct RunOptions {
     pub no_new_privileges: bool,
     /// `--network`.
     pub network: Network,
+    /// `--platform`: of an image for several, the one to take.
+    pub platform: Option<Platform>,
 }
 
 /// The default limit of processes.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use hull_image::{Layer, Staging, Store, Upper};
+use hull_image::{Image, Layer, Platform, Staging, Store, Upper};
 use hull_sys::path::Root;
 use hull_sys::{fs, mount};
 use rustix::fs::FileType;
@@ -79,7 +79,16 @@ pub(crate) fn assemble(store: &Path, options: &RunOptions, writes: &Writes<'_>) 
 }
 
 fn of_image(store: &Store, name: &str, options: &RunOptions, writes: &Writes<'_>) -> Result<Assembled> {
-    let found = store.find(name)?.ok_or_else(|| hull_image::Error::NotFound { name: name.to_owned() })?;
+    let found = match &options.platform {
+        Some(platform) => store.find_for(name, platform)?,
+        None => store.find(name)?,
+    };
+    let missing = || match &options.platform {
+        Some(platform) => format!("{name} for {platform}"),
+        None => name.to_owned(),
+    };
+    let found = found.ok_or_else(|| hull_image::Error::NotFound { name: missing() })?;
+    let foreign = foreign(&found, options.platform.is_some());
     let options = image::configure(options, &found.config)?;
     let layers = store.layers(&found)?;
     let (mount, upper, driver) = match writes {
@@ -104,7 +113,16 @@ fn of_image(store: &Store, name: &str, options: &RunOptions, writes: &Writes<'_>
         make_room(&mount)?;
     }
     let keep = Keep { layers, _upper: upper };
-    Ok(Assembled { mount, options, image: Some(found.id.to_string()), remark: driver.remark(), keep })
+    let remarks: Vec<String> = driver.remark().into_iter().chain(foreign).collect();
+    let remark = (!remarks.is_empty()).then(|| remarks.join("\nhull: "));
+    Ok(Assembled { mount, options, image: Some(found.id.to_string()), remark, keep })
+}
+
+/// What to know of an image for another machine that nobody asked for by its platform.
+fn foreign(image: &Image, asked: bool) -> Option<String> {
+    let host = Platform::host();
+    let fits = asked || host.runs(&image.platform);
+    (!fits).then(|| format!("the image is for {}, and this machine is {host}", image.platform))
 }
 
 /// An image may have a directory where a file of the container's /etc is to appear, or no directory for it to be in. What

@@ -338,6 +338,9 @@ pub struct RunArgs {
     /// none (the default) or host
     #[arg(long, alias = "net", value_name = "NETWORK")]
     network: Option<String>,
+    /// Platform to take of an image for several
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    platform: Option<String>,
     /// Ask the image's registry: missing (the default), always or never
     #[arg(
         long,
@@ -458,6 +461,7 @@ impl RunArgs {
             init: self.init,
             no_new_privileges: false,
             network: self.network.as_deref().map(Network::parse).transpose()?.unwrap_or_default(),
+            platform: self.platform.as_deref().map(platform).transpose()?,
         };
         all.memory_swap = self.memory_swap.as_deref().map(|text| swap(text, all.memory)).transpose()?;
         for text in &self.mount {
@@ -475,6 +479,10 @@ impl RunArgs {
         }
         Ok(all)
     }
+}
+
+fn platform(text: &str) -> Result<Platform, Report> {
+    text.parse().map_err(|error: hull_image::Error| Report::usage(error.to_string(), None))
 }
 
 fn pids(limit: i64) -> Result<i64, Report> {

@@ -36,7 +36,7 @@ use hull_image::{Image, Reference, Store};
 
 use args::{BuildArgs, Cli, Command, RunArgs, SystemCommand, Wanted};
 use explain::Explain;
-use pull::Policy;
+use pull::{Need, Policy};
 use registry::RegistryArgs;
 use report::Report;
 
@@ -169,10 +169,10 @@ fn run(engine: &Engine, mut args: RunArgs) -> Result<i32, Report> {
             return Ok(0);
         }
         let Source::Image(name) = &options.source else { return Ok(hull_engine::run(engine, &options)?) };
-        let name = name.clone();
+        let (name, platform) = (name.clone(), options.platform.clone());
         let fetch = |policy| -> Result<Source, Report> {
-            let image = pull::ensure(&store(engine)?, &name, policy, &registry, false)
-                .map_err(|report| report.with_code(125))?;
+            let need = Need { name: &name, platform: platform.as_ref(), policy, registry: &registry, quiet: false };
+            let image = pull::ensure(&store(engine)?, &need).map_err(|report| report.with_code(125))?;
             Ok(Source::Image(named(&name, &image)))
         };
         if policy == Policy::Always {
@@ -220,7 +220,8 @@ fn build(engine: &Engine, args: &BuildArgs) -> Result<i32, Report> {
 fn perform(engine: &Engine, options: &BuildOptions, bases: &Bases<'_>, quiet: bool) -> Result<String, Report> {
     let store = Store::open(&engine.root)?;
     let fetch = |name: &str| {
-        pull::ensure(&store, name, bases.policy, bases.registry, quiet).map_err(|report| Problem {
+        let need = Need { name, platform: None, policy: bases.policy, registry: bases.registry, quiet };
+        pull::ensure(&store, &need).map_err(|report| Problem {
             message: report.message().to_owned(),
             hint: report.hint().map(str::to_owned),
         })

@@ -8,8 +8,8 @@ use hull_registry::{PushOptions, Referrer};
 use crate::images::inspect::pretty;
 use crate::images::say;
 use crate::listing::{Listing, Row};
-use crate::pull::{self, Policy};
-use crate::registry::{RegistryArgs, credentials, number};
+use crate::pull::{self, Need, Policy};
+use crate::registry::{AccessArgs, RegistryArgs, number};
 use crate::report::Report;
 
 // The verbs of `hull manifest`.
@@ -94,11 +94,8 @@ pub struct AnnotateArgs {
 // The flags of `hull manifest inspect`.
 #[derive(Args)]
 pub struct InspectArgs {
-    /// Name and password, in place of those from a login
-    #[arg(long, value_name = "USER:PASSWORD")]
-    creds: Option<String>,
     #[command(flatten)]
-    registry: RegistryArgs,
+    registry: AccessArgs,
     /// A list, or a name at a registry
     name: String,
 }
@@ -112,11 +109,8 @@ pub struct PushArgs {
     /// Podman's flag to push all images, which is always done
     #[arg(long, hide = true)]
     all: bool,
-    /// Name and password, in place of those from a login
-    #[arg(long, value_name = "USER:PASSWORD")]
-    creds: Option<String>,
     #[command(flatten)]
-    registry: RegistryArgs,
+    registry: AccessArgs,
     /// The list
     list: String,
     /// Where to, if not to where its name leads
@@ -132,11 +126,8 @@ pub struct ReferrersArgs {
     /// table, json, table TEMPLATE or a template: .Digest .ArtifactType .MediaType .Size .Annotations
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Name and password, in place of those from a login
-    #[arg(long, value_name = "USER:PASSWORD")]
-    creds: Option<String>,
     #[command(flatten)]
-    registry: RegistryArgs,
+    registry: AccessArgs,
     /// A name at a registry
     name: String,
 }
@@ -189,7 +180,8 @@ fn images(store: &Store, name: &str, registry: &RegistryArgs) -> Result<Vec<Imag
     if !here.is_empty() {
         return Ok(here);
     }
-    Ok(vec![pull::ensure(store, name, Policy::Missing, registry, false)?])
+    let need = Need { name, platform: None, policy: Policy::Missing, registry, quiet: false };
+    Ok(vec![pull::ensure(store, &need)?])
 }
 
 fn known(store: &Store, name: &str) -> Result<(Reference, List), Report> {
@@ -241,14 +233,12 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<i32, Report> {
     if let Some(list) = store.list_of(&args.name.parse()?)? {
         return say(&pretty(list.document())?);
     }
-    let mut options = args.registry.options()?;
-    options.credentials = args.creds.as_deref().map(credentials).transpose()?;
+    let options = args.registry.options()?;
     say(&pretty(&hull_registry::manifest(&args.name, &options)?)?)
 }
 
 fn referrers(args: &ReferrersArgs) -> Result<i32, Report> {
-    let mut options = args.registry.options()?;
-    options.credentials = args.creds.as_deref().map(credentials).transpose()?;
+    let options = args.registry.options()?;
     let found = hull_registry::referrers(&args.name, args.artifact_type.as_deref(), &options)?;
     let row = |one: Referrer| {
         Row::new([
@@ -264,8 +254,7 @@ fn referrers(args: &ReferrersArgs) -> Result<i32, Report> {
 
 fn push(store: &Store, args: &PushArgs) -> Result<i32, Report> {
     let (name, list) = known(store, &args.list)?;
-    let mut registry = args.registry.options()?;
-    registry.credentials = args.creds.as_deref().map(credentials).transpose()?;
+    let registry = args.registry.options()?;
     let options = PushOptions { registry, chunk: number("HULL_UPLOAD_CHUNK", 1 << 40)?, ..PushOptions::default() };
     let to = args.destination.as_deref().map(|text| text.strip_prefix("docker://").unwrap_or(text));
     let to = to.map(str::parse).transpose()?.unwrap_or(name);

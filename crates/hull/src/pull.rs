@@ -5,12 +5,13 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::Mutex;
 
 use clap::Args;
-use hull_image::{Blob, Digest, Image, Part, Reference, Store};
+use hull_image::{Blob, Digest, Image, Part, Platform, Reference, Store};
 use hull_registry::progress::{Progress, Quiet};
-use hull_registry::{PullOptions, Pulled, Registries};
+use hull_registry::{Options, PullOptions, Pulled, Registries};
 
 use crate::bars::Bars;
-use crate::registry::{RegistryArgs, credentials, number};
+use crate::images::inspect::find;
+use crate::registry::{AccessArgs, RegistryArgs, number};
 use crate::report::Report;
 use crate::table::escape;
 
@@ -23,11 +24,8 @@ pub struct PullArgs {
     /// Platform to take of an image for several; this machine's if not given
     #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
     platform: Option<String>,
-    /// Name and password, in place of those from a login
-    #[arg(long, value_name = "USER:PASSWORD")]
-    creds: Option<String>,
     #[command(flatten)]
-    registry: RegistryArgs,
+    registry: AccessArgs,
     /// Every tag of the repositories that are named
     #[arg(short, long)]
     all_tags: bool,
@@ -40,11 +38,7 @@ pub struct PullArgs {
 
 /// `hull pull`.
 pub fn pull(store: &Store, args: &PullArgs) -> Result<i32, Report> {
-    let mut options = pull_options(&args.registry)?;
-    if let Some(platform) = &args.platform {
-        options.platform = platform.parse()?;
-    }
-    options.registry.credentials = args.creds.as_deref().map(credentials).transpose()?;
+    let options = pull_options(args.registry.options()?, args.platform.as_deref().map(str::parse).transpose()?)?;
     for name in &wanted(args, &options)? {
         let pulled = match args.quiet {
             true => hull_registry::pull(store, name, &options, &Quiet)?,
@@ -72,9 +66,20 @@ fn wanted(args: &PullArgs, options: &PullOptions) -> Result<Vec<String>, Report>
     Ok(all)
 }
 
-fn pull_options(args: &RegistryArgs) -> Result<PullOptions, Report> {
+/// For this machine, if no platform is wanted.
+fn pull_options(registry: Options, platform: Option<Platform>) -> Result<PullOptions, Report> {
     let layer_max = number("HULL_LAYER_MAX", u64::MAX)?;
-    Ok(PullOptions { registry: args.options()?, layer_max, ..PullOptions::default() })
+    Ok(PullOptions { registry, layer_max, platform: platform.unwrap_or_else(Platform::host) })
+}
+
+/// An image that a verb needs, and what it may do to have it.
+pub struct Need<'a> {
+    pub name: &'a str,
+    /// Any that is there, or this machine's of a registry, if not given.
+    pub platform: Option<&'a Platform>,
+    pub policy: Policy,
+    pub registry: &'a RegistryArgs,
+    pub quiet: bool,
 }
 
 /// When an image's registry is asked.
@@ -116,23 +121,24 @@ impl From<BuildPolicy> for Policy {
 ///
 /// # Errors
 /// It is neither in the store nor at a registry.
-pub fn ensure(store: &Store, name: &str, policy: Policy, args: &RegistryArgs, quiet: bool) -> Result<Image, Report> {
-    if policy != Policy::Always {
-        if let Some(image) = store.find(name)? {
+pub fn ensure(store: &Store, need: &Need<'_>) -> Result<Image, Report> {
+    let name = need.name;
+    if need.policy != Policy::Always {
+        if let Some(image) = find(store, name, need.platform)? {
             return Ok(image);
         }
         // A short name may stand for what was pulled from a registry that it is searched in.
         for candidate in Registries::load()?.candidates(name)? {
-            if let Some(image) = store.find(&candidate.to_string())? {
+            if let Some(image) = find(store, &candidate.to_string(), need.platform)? {
                 return Ok(image);
             }
         }
     }
-    if policy == Policy::Never {
+    if need.policy == Policy::Never {
         return Err(hull_image::Error::NotFound { name: name.to_owned() }.into());
     }
-    let options = pull_options(args)?;
-    if quiet {
+    let options = pull_options(need.registry.options()?, need.platform.cloned())?;
+    if need.quiet {
         return Ok(hull_registry::pull(store, name, &options, &Quiet)?.image);
     }
     let pulled = watched(store, name, &options, true)?;

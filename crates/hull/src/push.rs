@@ -10,7 +10,7 @@ use hull_registry::progress::Quiet;
 use hull_registry::{PushOptions, PushProgress, Pushed, Step};
 
 use crate::bars::Bars;
-use crate::registry::{RegistryArgs, credentials, number};
+use crate::registry::{AccessArgs, number};
 use crate::report::Report;
 use crate::table::escape;
 
@@ -23,9 +23,6 @@ pub struct PushArgs {
     /// Push all tags that the repository has here
     #[arg(short, long, conflicts_with = "destination")]
     all_tags: bool,
-    /// Name and password, in place of those from a login
-    #[arg(long, value_name = "USER:PASSWORD")]
-    creds: Option<String>,
     /// Write the digest of the manifest to a file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -39,7 +36,7 @@ pub struct PushArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     force_compression: Option<bool>,
     #[command(flatten)]
-    registry: RegistryArgs,
+    registry: AccessArgs,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     disable_content_trust: Option<bool>,
     /// The image
@@ -53,8 +50,7 @@ pub struct PushArgs {
 impl PushArgs {
     fn options(&self) -> Result<PushOptions, Report> {
         let packing = self.compression_format.as_deref().map(packing).transpose()?;
-        let mut registry = self.registry.options()?;
-        registry.credentials = self.creds.as_deref().map(credentials).transpose()?;
+        let registry = self.registry.options()?;
         let pack = PackOptions { packing, force: self.force_compression, level: self.compression_level };
         Ok(PushOptions { registry, pack, chunk: number("HULL_UPLOAD_CHUNK", 1 << 40)? })
     }

@@ -38,6 +38,27 @@ impl RegistryArgs {
     }
 }
 
+// The same with who we are said on the command line, for the verbs that only speak to a registry.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AccessArgs {
+    /// Name and password, in place of those from a login
+    #[arg(long, value_name = "USER:PASSWORD")]
+    creds: Option<String>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl AccessArgs {
+    /// The options that the registry's client takes.
+    ///
+    /// # Errors
+    /// Credentials that are none; as [`RegistryArgs::options`].
+    pub fn options(&self) -> Result<Options, Report> {
+        let credentials = self.creds.as_deref().map(credentials).transpose()?;
+        Ok(Options { credentials, ..self.registry.options()? })
+    }
+}
+
 /// `HULL_REGISTRY_TIMEOUT`: the seconds without anything after which a connection is given up. `HULL_LAYER_MAX`: the most
 /// bytes that a layer may unpack to.
 pub fn number(variable: &str, most: u64) -> Result<Option<u64>, Report> {
@@ -48,6 +69,6 @@ pub fn number(variable: &str, most: u64) -> Result<Option<u64>, Report> {
 }
 
 /// `USER:PASSWORD`.
-pub fn credentials(text: &str) -> Result<Credentials, Report> {
+fn credentials(text: &str) -> Result<Credentials, Report> {
     Credentials::parse(text).ok_or_else(|| Report::usage("--creds is USER:PASSWORD", None))
 }

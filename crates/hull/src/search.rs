@@ -5,7 +5,7 @@ use hull_registry::Registries;
 
 use crate::images::say;
 use crate::listing::{Listing, Row};
-use crate::registry::{RegistryArgs, credentials};
+use crate::registry::AccessArgs;
 use crate::report::Report;
 
 // The flags of `hull search`, Docker's and podman's.
@@ -26,11 +26,8 @@ pub struct SearchArgs {
     /// table, json, table TEMPLATE or a template: .Name .Description .StarCount .IsOfficial, and with --list-tags .Name .Tag
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Name and password, in place of those from a login
-    #[arg(long, value_name = "USER:PASSWORD")]
-    creds: Option<String>,
     #[command(flatten)]
-    registry: RegistryArgs,
+    registry: AccessArgs,
     /// A word, with a registry before it if not Docker's is meant: r.example/word
     term: String,
 }
@@ -43,8 +40,7 @@ const TAGS: Listing = Listing { columns: &[("Name", "NAME"), ("Tag", "TAG")], us
 
 /// `hull search`.
 pub fn search(args: &SearchArgs) -> Result<i32, Report> {
-    let mut options = args.registry.options()?;
-    options.credentials = args.creds.as_deref().map(credentials).transpose()?;
+    let options = args.registry.options()?;
     if args.list_tags {
         let name: hull_image::Reference = args.term.parse()?;
         let source = Registries::load()?.origin(&name)?;

@@ -68,6 +68,17 @@ impl Platform {
         Self { os, architecture: architecture.to_owned(), variant: variant.to_owned() }
     }
 
+    /// Whether `other` is what is meant where `self` is wanted.
+    pub fn takes(&self, other: &Platform) -> bool {
+        self.distance(other).is_some()
+    }
+
+    /// Whether a machine of this platform runs programs for `other` by itself, whatever their variant.
+    pub fn runs(&self, other: &Platform) -> bool {
+        let pair = (self.architecture.as_str(), other.architecture.as_str());
+        self.os == other.os && (pair.0 == pair.1 || [("amd64", "386"), ("arm64", "arm")].contains(&pair))
+    }
+
     /// How well `other` serves where `self` is wanted: the smaller the better, none if it does not.
     pub(crate) fn distance(&self, other: &Platform) -> Option<u32> {
         if self.os != other.os || self.architecture != other.architecture {

@@ -5,15 +5,17 @@ use std::io::{BufWriter, IsTerminal, Read, Write, stdin, stdout};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use hull_image::{ImportOptions, Reference, Saved, Store};
+use hull_image::{ImportOptions, Platform, Reference, Saved, Store};
 
 use super::args::{ImportArgs, LoadArgs, SaveArgs};
+use super::inspect::find;
 use super::say;
 use crate::report::Report;
 
 /// `hull save`. A file gets its name when it is whole.
 pub fn save(store: &Store, args: &SaveArgs) -> Result<i32, Report> {
-    let images = wanted(store, &args.images)?;
+    let platform: Option<Platform> = args.platform.as_deref().map(str::parse).transpose()?;
+    let images = wanted(store, &args.images, platform.as_ref())?;
     let write = match args.format.as_str() {
         "docker-archive" => |store: &Store, images: &[Saved], out: &mut dyn Write| store.save_docker(images, out),
         "oci-archive" => |store: &Store, images: &[Saved], out: &mut dyn Write| store.save_oci(images, out),
@@ -58,7 +60,7 @@ fn usage(text: &str) -> Report {
 }
 
 /// Each image once, with all names that it is saved under.
-fn wanted(store: &Store, names: &[String]) -> Result<Vec<Saved>, Report> {
+fn wanted(store: &Store, names: &[String], platform: Option<&Platform>) -> Result<Vec<Saved>, Report> {
     let mut all: Vec<Saved> = Vec::new();
     let mut add = |image: hull_image::Image, name: Option<Reference>| {
         let at = all.iter().position(|(known, _)| known.manifest == image.manifest);
@@ -77,6 +79,9 @@ fn wanted(store: &Store, names: &[String]) -> Result<Vec<Saved>, Report> {
         let mut found = false;
         if let Some(repository) = reference.as_ref().filter(|_| bare) {
             for image in store.images()? {
+                if platform.is_some_and(|platform| !platform.takes(&image.platform)) {
+                    continue;
+                }
                 for name in
                     image.names.iter().filter(|name| name.name() == repository.name() && name.digest().is_none())
                 {
@@ -86,7 +91,7 @@ fn wanted(store: &Store, names: &[String]) -> Result<Vec<Saved>, Report> {
             }
         }
         if !found {
-            let image = store.find(text)?.ok_or_else(missing)?;
+            let image = find(store, text, platform)?.ok_or_else(missing)?;
             let named = reference.filter(|name| image.names.contains(name) && name.digest().is_none());
             add(image, named);
         }

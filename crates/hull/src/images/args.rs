@@ -105,6 +105,9 @@ pub struct HistoryArgs {
     /// table, json, table TEMPLATE or a template: .ID .CreatedSince .CreatedAt .CreatedBy .Size .Comment
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// The one for this platform
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    pub platform: Option<String>,
     /// Name or id
     #[arg(value_name = "IMAGE")]
     pub image: String,
@@ -122,6 +125,9 @@ pub struct SaveArgs {
     /// Tell nothing; nothing is told anyway
     #[arg(short, long, hide = true)]
     pub quiet: bool,
+    /// The ones for this platform
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    pub platform: Option<String>,
     /// Names or ids; a name without a tag stands for all tags of its repository
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,

@@ -21,11 +21,7 @@ pub fn inspect(store: &Store, args: &InspectArgs) -> Result<i32, Report> {
     let mut told = Vec::new();
     let mut failure = None;
     for name in &args.images {
-        let found = match &platform {
-            Some(platform) => store.find_for(name, platform)?,
-            None => store.find(name)?,
-        };
-        match found {
+        match find(store, name, platform.as_ref())? {
             Some(image) => told.push(document(&image)),
             None => failure = failure.or(Some(hull_image::Error::NotFound { name: name.clone() })),
         }
@@ -40,6 +36,14 @@ pub fn inspect(store: &Store, args: &InspectArgs) -> Result<i32, Report> {
     };
     say(&text)?;
     failure.map_or(Ok(0), |error| Err(error.into()))
+}
+
+/// The image that a name leads to, of this platform if one is given.
+pub fn find(store: &Store, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Report> {
+    Ok(match platform {
+        Some(platform) => store.find_for(name, platform)?,
+        None => store.find(name)?,
+    })
 }
 
 fn wrong(error: hull_template::Error) -> Report {
@@ -119,7 +123,8 @@ const HISTORY: Listing = Listing {
 /// `hull history`: a row for each step, the last one first. Only the last one has an id, the image's.
 pub fn history(store: &Store, args: &HistoryArgs) -> Result<i32, Report> {
     let missing = || hull_image::Error::NotFound { name: args.image.clone() };
-    let image = store.find(&args.image)?.ok_or_else(missing)?;
+    let platform: Option<Platform> = args.platform.as_deref().map(str::parse).transpose()?;
+    let image = find(store, &args.image, platform.as_ref())?.ok_or_else(missing)?;
     let mut sizes = image.layer_sizes().into_iter();
     let mut rows = Vec::new();
     for entry in image.config.history().as_deref().unwrap_or_default() {
