@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use hull_sys::fs::{self, CWD};
+use hull_sys::mount;
 use hull_sys::ns::{self, Fork, Namespaces};
 use hull_sys::sync::Line;
 use hull_sys::{Errno, cred, process, sched, trace};
@@ -36,6 +37,10 @@ pub(crate) fn open(plan: &Plan) -> Result<Joins> {
     let mut list = Vec::with_capacity(plan.namespaces.joined.len());
     for join in &plan.namespaces.joined {
         let file = open_one(join)?;
+        if join.kind == Namespaces::MOUNT && !mount::can_detach() {
+            let cause = "open_tree(2) is not there (ENOSYS), and no mount can be brought into it otherwise";
+            return Err(Error::invalid(format!("join the mount namespace {}", join.path.display()), cause));
+        }
         let ours = is_ours(join.kind, file.as_fd()).doing(|| "look at a namespace".to_owned())?;
         if ours {
             refuse_changes(plan, join.kind)?;
@@ -294,7 +299,7 @@ impl Around {
         if can_return(kind)? {
             return self.join(kind, file);
         }
-        ns::setns(file, kind).doing(|| format!("join the {} namespace", word(kind)))
+        ns::setns_process(file, kind).doing(|| format!("join the {} namespace", word(kind)))
     }
 
     fn join(&mut self, kind: Namespaces, file: BorrowedFd<'_>) -> Result<()> {

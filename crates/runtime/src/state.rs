@@ -21,7 +21,6 @@ use hull_sys::fs::CWD;
 use hull_sys::ns::Namespaces;
 use hull_sys::{Errno, process};
 use oci_spec::runtime::{LinuxResources, Spec};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, OFlags, fcntl_lock, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -557,10 +556,8 @@ fn kill_and_wait(init: &OwnedFd, state: &State) -> Result<()> {
         // v1 lets a frozen process die only when it thaws.
         Cgroup::open(&Host::detect()?, &state.groups)?.thaw()?;
     }
-    let timeout = Timespec::try_from(PATIENCE).unwrap_or_default();
-    let mut polled = [PollFd::new(init, PollFlags::IN)];
-    match rustix::io::retry_on_intr(|| poll(&mut polled, Some(&timeout))) {
-        Ok(0) => Err(Error::setup("kill the container", "its first process does not end")),
+    match process::await_end(init.as_fd(), None, Some(PATIENCE)) {
+        Ok((false, _)) => Err(Error::setup("kill the container", "its first process does not end")),
         Ok(_) => Ok(()),
         Err(error) => Err(Error::setup("wait for the container", error)),
     }

@@ -70,7 +70,7 @@ pub fn own_mounts() -> Result<()> {
 /// # Errors
 /// It is not the caller's.
 pub fn join(init: BorrowedFd<'_>) -> Result<()> {
-    ns::setns(init, Namespaces::USER).doing(|| "join the container's user namespace".to_owned())?;
+    ns::setns_process(init, Namespaces::USER).doing(|| "join the container's user namespace".to_owned())?;
     join::become_root_inside()
 }
 

@@ -82,7 +82,8 @@ fn place(folder: bool) -> Result<CString> {
             "This kernel, or a filter in front of it, has no detached mounts: they are made in a mount namespace of our own.",
         );
         ns::unshare(Namespaces::MOUNT)?;
-        mount::set_propagation(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        // What the host mounts later is still told, as it is to a container in a copy of its namespace.
+        mount::set_propagation(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
         LENDS.store(true, Ordering::Relaxed);
     }
     let mut scratch = scratch();
@@ -156,8 +157,8 @@ pub(crate) fn new_filesystem(
     let words: Vec<String> = options
         .iter()
         .map(|(key, value)| match value {
-            // As mount(8) does it for a label with categories; no other value of one option holds a comma.
-            Some(value) if value.to_bytes().contains(&b',') => {
+            // A label with categories, which fsconfig(2) wants without.
+            Some(value) if key.to_bytes().ends_with(b"context") => {
                 format!("{}=\"{}\"", key.to_string_lossy(), value.to_string_lossy())
             }
             Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),

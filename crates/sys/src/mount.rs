@@ -63,6 +63,11 @@ pub fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: OpenTreeFlags) -> Resu
     if classic::missing(&result) { classic::open_tree(dir, path, flags) } else { result }
 }
 
+/// Whether mounts can be made that are in no mount namespace. Known once the first was tried.
+pub fn can_detach() -> bool {
+    !classic::in_use()
+}
+
 /// The call itself, and nothing in its place.
 pub(crate) fn open_tree_itself(dir: BorrowedFd<'_>, path: &CStr, flags: OpenTreeFlags) -> Result<OwnedFd> {
     let flags = flags | OpenTreeFlags::OPEN_TREE_CLOEXEC;

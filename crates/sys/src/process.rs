@@ -4,8 +4,11 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 pub use rustix::process::{Pid, Signal};
 use rustix::process::{PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions};
@@ -104,6 +107,9 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     })
 }
 
+/// The highest number of those that the caller had open, where each had to be looked at.
+static HIGHEST: AtomicU32 = AtomicU32::new(0);
+
 /// The descriptors that there are, if `result` is that of a call that is not.
 fn otherwise_listed(result: &Result<()>) -> Option<Vec<i32>> {
     match result {
@@ -111,7 +117,10 @@ fn otherwise_listed(result: &Result<()>) -> Option<Vec<i32>> {
         _ => return None,
     }
     let list = std::fs::read_dir("/proc/self/fd").ok()?;
-    Some(list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    let all: Vec<i32> = list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let highest = all.iter().max().and_then(|number| u32::try_from(*number).ok());
+    HIGHEST.fetch_max(highest.unwrap_or_default(), Ordering::Relaxed);
+    Some(all)
 }
 
 /// Closes every descriptor from 3 on but the first `passed` of them and those in `kept`.
@@ -120,11 +129,11 @@ fn otherwise_listed(result: &Result<()>) -> Option<Vec<i32>> {
 /// more.
 ///
 /// # Errors
-/// `close_range(2)`'s. Without that call the descriptors stay open until exec, and there is no error.
+/// `close_range(2)`'s. Without that call they are closed one after the other.
 pub fn close_all_but(passed: u32, kept: &[BorrowedFd<'_>]) -> Result<()> {
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
     kept.sort_unstable();
-    let mut first = 3 + passed;
+    let (mut first, all) = (3 + passed, kept.clone());
     for end in kept.into_iter().map(|number| number.wrapping_sub(1)).chain([u32::MAX]) {
         if first <= end && end != u32::MAX.wrapping_sub(1) {
             let args = [Arg::Int(first.into()), Arg::Hex(end.into()), Arg::Int(0)];
@@ -133,13 +142,29 @@ pub fn close_all_but(passed: u32, kept: &[BorrowedFd<'_>]) -> Result<()> {
                 check(unsafe { libc::syscall(libc::SYS_close_range, first, end, 0) }).map(drop)
             });
             match result {
-                Err(error) if error.errno() == Errno::NOSYS => return Ok(()),
+                Err(error) if error.errno() == Errno::NOSYS => return close_each(3 + passed, &all),
                 other => other?,
             }
         }
         first = first.max(end.saturating_add(2));
     }
     Ok(())
+}
+
+/// The same where there is no such call. Who has left the host's /proc cannot look which there are; but the kernel gives the
+/// lowest number that is free, so of those that we have opened none is beyond a gap of thousands.
+fn close_each(first: u32, kept: &[u32]) -> Result<()> {
+    const GAP: u32 = 4096;
+    call("close", &[Arg::Int(first.into()), Arg::Text("each from there on")], || {
+        let (mut number, mut free) = (first, 0);
+        while free < GAP || number <= HIGHEST.load(Ordering::Relaxed) {
+            // SAFETY: as above; of a number that is free it says so.
+            let closed = kept.binary_search(&number).is_err() && unsafe { libc::close(number as i32) } == 0;
+            free = if closed { 0 } else { free + 1 };
+            number += 1;
+        }
+        Ok(())
+    })
 }
 
 /// `fcntl(2)` with `F_SETFD`: the `count` descriptors from `first` on stay open at exec.
@@ -174,7 +199,7 @@ pub fn end_of(pid: i32) -> Result<Option<OwnedFd>> {
 }
 
 /// `pidfd_open(2)`. Where there is no such call, the process's folder in /proc: it can be sent signals and says the same
-/// process for good, but it cannot be polled.
+/// process for good, but it cannot be polled: [`await_end`] does without.
 ///
 /// # Errors
 /// `ESRCH` if there is no such process.
@@ -189,6 +214,41 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
             _ => error,
         }
     })
+}
+
+/// Waits until the process of [`pidfd_open`] has ended, there is something to read at `beside`, or `timeout` is over. Gives which
+/// of the first two it was, both included.
+pub fn await_end(
+    process: BorrowedFd<'_>,
+    beside: Option<BorrowedFd<'_>>,
+    timeout: Option<Duration>,
+) -> rustix::io::Result<(bool, bool)> {
+    // What stands for the process without pidfd_open(2) always has something to read: it is looked at now and then.
+    const LOOK: Duration = Duration::from_millis(20);
+    let folder = FileType::from_raw_mode(rustix::fs::fstat(process)?.st_mode) == FileType::Directory;
+    let until = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let once = if folder { Some(left.map_or(LOOK, |left| left.min(LOOK))) } else { left };
+        let once = once.map(|once| Timespec::try_from(once).unwrap_or_default());
+        let mut polled: Vec<PollFd<'_>> = beside.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        polled.extend((!folder).then(|| PollFd::new(&process, PollFlags::IN)));
+        rustix::io::retry_on_intr(|| poll(&mut polled, once.as_ref()))?;
+        let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let ended = if folder { has_ended(process) } else { ready.last() == Some(&true) };
+        let heard = beside.is_some() && ready[0];
+        if ended || heard || left.is_some_and(|left| left.is_zero()) {
+            return Ok((ended, heard));
+        }
+    }
+}
+
+/// Whether of the process with this folder in /proc at most the exit status is left. Source: proc_pid_stat(5).
+fn has_ended(folder: BorrowedFd<'_>) -> bool {
+    let stat = crate::fs::read_file(folder, c"stat", 4096);
+    // The name, in parentheses, may hold anything.
+    let state = stat.ok().and_then(|stat| Some(*stat.get(stat.iter().rposition(|byte| *byte == b')')? + 2)?));
+    state.is_none_or(|state| matches!(state, b'Z' | b'X'))
 }
 
 /// `pidfd_send_signal(2)` with a raw number, so that real-time signals go through as well.

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hull_runtime::cgroup::{self, Cgroup, OutOfMemory, Stats};
 use hull_runtime::rdt::Rdt;
 use hull_runtime::state::{self, State, Status};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use hull_sys::process;
 use serde_json::{Value, json};
 
 use super::manage::{find, groups};
@@ -43,14 +43,8 @@ fn follow(
     let mut next = Instant::now() + interval;
     loop {
         let left = next.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).unwrap_or_default();
-        let (ended, due) = {
-            let mut polled =
-                [PollFd::from_borrowed_fd(memory.as_fd(), PollFlags::IN), PollFd::new(init, PollFlags::IN)];
-            let ready = rustix::io::retry_on_intr(|| poll(&mut polled, Some(&timeout)));
-            let ready = ready.map_err(|error| Report::host("wait for events", error))?;
-            (!polled[1].revents().is_empty(), ready == 0)
-        };
+        let waited = process::await_end(init.as_fd(), Some(memory.as_fd()), Some(left));
+        let (ended, happened) = waited.map_err(|error| Report::host("wait for events", error))?;
         // It may have ended of just that.
         for _ in 0..memory.happened() {
             tell("oom", &state.id, None)?;
@@ -58,7 +52,7 @@ fn follow(
         if ended {
             return Ok(0);
         }
-        if due {
+        if !happened {
             next += interval;
             match stats(state, groups) {
                 Ok(stats) => drop(tell("stats", &state.id, Some(&stats))?),

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use hull_engine::Beside;
 use hull_runtime::plan::Process;
+use hull_sys::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::{Value, json};
@@ -115,11 +116,8 @@ impl Proxy {
     /// Waits until the command of process `pid` says that it is ready, or has ended, of which `init` tells.
     pub fn until_ready(self, init: BorrowedFd<'_>, pid: i32) -> Result<(), Report> {
         loop {
-            let mut polled =
-                [PollFd::from_borrowed_fd(init, PollFlags::IN), PollFd::new(&self.inside, PollFlags::IN)];
-            let waited = rustix::io::retry_on_intr(|| poll(&mut polled, None));
-            waited.map_err(|error| Report::host("wait until the container is ready", error))?;
-            let ended = !polled[0].revents().is_empty();
+            let waited = process::await_end(init, Some(self.inside.as_fd()), None);
+            let (ended, _) = waited.map_err(|error| Report::host("wait until the container is ready", error))?;
             if self.is_ready() {
                 self.pass_on(pid)?;
                 // systemd finds out for whom we speak by our process, which must not be gone by then.
