@@ -79,6 +79,35 @@ fn the_upper_of_two_layers_wins_and_writes_go_to_the_upper_folder() {
     }
 }
 
+/// What a step leaves is a layer by itself, whatever this kernel does when it is not told. Shown to fail with `metacopy=on`, and,
+/// at the rename, with `redirect_dir=on` alone.
+#[test]
+fn an_upper_folder_has_all_of_a_file_whose_mode_changes_and_no_folder_is_renamed_by_a_mark() {
+    let case = Case::new();
+    let staging = case.staging();
+    std::fs::create_dir(staging.upper().join("folder")).expect("a folder");
+    std::fs::write(staging.upper().join("folder/file"), "x".repeat(1 << 20)).expect("a file");
+    let layers = [case.store.adopt(None, staging).expect("a layer")];
+    for (what, way) in WAYS {
+        let staging = case.staging();
+        let root = way(&layers, Some(staging.as_upper()), true).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::chmodat(&root, "folder/file", mode, rustix::fs::AtFlags::empty()).expect("a mode");
+        let copy = std::fs::read_to_string(staging.upper().join("folder/file")).expect("the copy");
+        assert!(copy.len() == 1 << 20 && copy.bytes().all(|byte| byte == b'x'), "{what}");
+        for name in [c"folder", c"folder/file"] {
+            let upper = crate::tree::open_folder(staging.tree().expect("the tree").as_fd(), c".").expect("the tree");
+            let marks = crate::tree::xattrs(upper.as_fd(), name).expect("attributes");
+            let leans = |key: &CStr| {
+                [&b"trusted.overlay.metacopy"[..], b"trusted.overlay.redirect"].contains(&key.to_bytes())
+            };
+            assert!(!marks.iter().any(|(key, _)| leans(key)), "{what}: {marks:?}");
+        }
+        let renamed = rustix::fs::renameat(&root, "folder", &root, "other").expect_err("the caller copies it");
+        assert_eq!(renamed, Errno::XDEV, "{what}");
+    }
+}
+
 #[test]
 fn an_image_without_layers_is_an_empty_root() {
     let case = Case::new();
