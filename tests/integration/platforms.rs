@@ -223,3 +223,19 @@ fn one_platform_of_several_is_saved_and_looked_at() {
         assert!(said.code == 1 && said.err.contains("cannot find the image"), "{verb}: {said:?}");
     }
 }
+
+#[test]
+fn an_import_is_for_the_platform_that_is_given_and_only_images_are_inspected() {
+    let corner = Corner::new();
+    let archive = corner.path().join("a.tar").to_string_lossy().into_owned();
+    std::fs::write(&archive, hull_tests::tar::Tar::default().file("x", "y").end()).expect("an archive");
+    let shown = |flags: &[&str], format: &str| {
+        ok(hull(&corner, &[&["import"], flags, &[&*archive, "made"]].concat()));
+        ok(hull(&corner, &["inspect", "--type", "image", "--format", format, "made"])).trim().to_owned()
+    };
+    assert_eq!(shown(&["--platform", "linux/arm/v6"], "{{.Os}}/{{.Architecture}}/{{.Variant}}"), "linux/arm/v6");
+    assert_eq!(shown(&["--platform", "aarch64"], "{{.Os}}/{{.Architecture}}"), "linux/arm64");
+    assert_eq!(shown(&[], "{{.Os}}/{{.Architecture}}"), "linux/amd64");
+    let said = hull(&corner, &["inspect", "--type", "volume", "made"]);
+    assert!(said.code == 1 && said.err.contains("--type volume is not supported"), "{said:?}");
+}

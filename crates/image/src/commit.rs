@@ -24,6 +24,7 @@ use crate::document::{self, CONFIG, Descriptor, MANIFEST, REF_NAME};
 use crate::error::{Cannot, Error, Result};
 use crate::find::{Image, name_of, parse_index};
 use crate::layer::{Layer, Meta, Staging, boot_id, write_new};
+use crate::platform::Platform;
 use crate::reference::{Digest, Reference};
 use crate::rootfs::LAYERS_MAX;
 use crate::store::{Store, blob_path};
@@ -54,6 +55,8 @@ pub struct ImportOptions {
     pub comment: Option<String>,
     /// When the image was made, RFC 3339; now, if not given.
     pub created: Option<String>,
+    /// What it is for; this machine, if not given.
+    pub platform: Option<Platform>,
 }
 
 impl ImportOptions {
@@ -72,8 +75,10 @@ impl ImportOptions {
         history.set_comment(self.comment);
         let mut image = ImageConfiguration::default();
         image.set_created(created);
-        image.set_architecture(Arch::from(document::architecture()));
-        image.set_os(Os::Linux);
+        let platform = self.platform.unwrap_or_else(Platform::host);
+        image.set_architecture(Arch::from(platform.architecture()));
+        image.set_os(Os::from(platform.os()));
+        image.set_variant(Some(platform.variant().to_owned()).filter(|variant| !variant.is_empty()));
         image.set_config(Some(config));
         image.set_history(Some(vec![history]));
         image

@@ -138,7 +138,8 @@ fn of_archive(verb: &str, shown: &str, error: hull_image::Error) -> Report {
 /// `hull import`: the image's id on standard output.
 pub fn import(store: &Store, args: &ImportArgs) -> Result<i32, Report> {
     let name: Reference = args.name.parse()?;
-    let mut options = ImportOptions { comment: args.message.clone(), ..ImportOptions::default() };
+    let platform = args.platform.as_deref().map(str::parse).transpose()?;
+    let mut options = ImportOptions { comment: args.message.clone(), platform, ..ImportOptions::default() };
     for text in &args.change {
         change(&mut options, text)?;
     }

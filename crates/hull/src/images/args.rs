@@ -79,6 +79,9 @@ pub struct RemoveArgs {
 // The flags of `hull inspect`.
 #[derive(Args)]
 pub struct InspectArgs {
+    /// image: what is looked for
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
     /// A template, or json
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
@@ -153,6 +156,9 @@ pub struct ImportArgs {
     /// A note in the image's history
     #[arg(short, long, value_name = "TEXT")]
     pub message: Option<String>,
+    /// What the image is for; this machine, if not given
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    pub platform: Option<String>,
     /// The tar archive, plain, gzip or zstd; - is standard input
     pub file: PathBuf,
     /// The image's name

@@ -13,6 +13,10 @@ use crate::table;
 
 /// `hull inspect`: every image is tried; the others are told although one is not there.
 pub fn inspect(store: &Store, args: &InspectArgs) -> Result<i32, Report> {
+    if let Some(kind) = args.kind.as_deref().filter(|kind| *kind != "image") {
+        let told = format!("--type {kind} is not supported yet: images alone can be inspected");
+        return Err(Report::usage(told, None).with_code(1));
+    }
     let template = match args.format.as_deref() {
         None | Some("json") => None,
         Some(text) => Some(Template::parse(text).map_err(wrong)?),
