@@ -91,6 +91,7 @@ const LEFT_OUT: [(&str, &[&str]); 6] = [
             "oci_exec::a_user_namespace_is_entered",
             "oci_netdev::a_container_with_users",
             "oci_spec::a_new_specification",
+            "oci_spec::sysctls_of_a_user_namespace",
         ],
     ),
 ];

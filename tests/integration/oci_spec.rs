@@ -3,7 +3,7 @@
 use std::fs;
 
 use hull_tests::bundle::Bundle;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn config(bundle: &Bundle) -> Value {
     serde_json::from_slice(&fs::read(bundle.corner.path().join("config.json")).unwrap()).unwrap()
@@ -53,4 +53,23 @@ fn every_feature_that_runc_tells_is_told() {
     for (field, enabled) in [("selinux", true), ("apparmor", true), ("netDevices", true), ("intelRdt", true)] {
         assert_eq!(ours["linux"][field]["enabled"], enabled, "{field}");
     }
+}
+
+/// Limits of what may be made in a user namespace are that namespace's own (runc 1.5 sets them as well).
+#[test]
+fn sysctls_of_a_user_namespace_are_set_in_one_and_refused_without() {
+    let name = "user.max_ipc_namespaces";
+    let host = fs::read_to_string("/proc/sys/user/max_ipc_namespaces").unwrap();
+    let bundle = Bundle::new("read limit < /proc/sys/user/max_ipc_namespaces; echo $limit");
+    bundle.change(|spec| spec["linux"]["sysctl"] = json!({name: "7"}));
+    let said = bundle.oci(&["run", &bundle.id("shared")]);
+    assert!(said.code == 1 && said.err.contains(name), "{said:?}");
+    bundle.change(|spec| {
+        spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        let map = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+        spec["linux"]["uidMappings"] = map.clone();
+        spec["linux"]["gidMappings"] = map;
+    });
+    assert_eq!(bundle.ok(&["run", &bundle.id("own")]), "7\n");
+    assert_eq!(fs::read_to_string("/proc/sys/user/max_ipc_namespaces").unwrap(), host);
 }

@@ -203,6 +203,7 @@ fn sysctls(linux: &oci_spec::runtime::Linux, namespaces: &Isolation) -> Result<V
             path.ok_or_else(|| Error::invalid(doing(), "name or value holds a character that has no place there"))?;
         let owner = match path.as_str() {
             path if path.starts_with("net/") => Namespaces::NETWORK,
+            path if path.starts_with("user/") => Namespaces::USER,
             "kernel/domainname" => Namespaces::UTS,
             path if IPC.contains(&path) || path.starts_with("fs/mqueue/") => Namespaces::IPC,
             _ => return Err(Error::invalid(doing(), "it belongs to no namespace, so it would change the host")),
