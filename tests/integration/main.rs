@@ -64,6 +64,7 @@ mod oci_spellings;
 mod oci_systemd;
 mod oci_update;
 mod oci_user_manager;
+mod oci_users;
 mod oci_v2;
 mod platforms;
 mod podman;

@@ -6,12 +6,13 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use hull_sys::fs;
+use hull_sys::fs::{self, CWD};
 use hull_sys::mount::{self, MountAttrFlags};
 use hull_sys::ns::{self, Namespaces};
 use hull_sys::path::Root;
 use hull_sys::sync::Line;
-use hull_sys::{cred, exe, net, process, trace};
+use hull_sys::{Errno, cred, exe, net, process, trace};
+use rustix::fs::OFlags;
 
 use crate::command::{self, Ready};
 use crate::create::{Inputs, Start, Stdio};
@@ -76,6 +77,7 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
     }
     if plan.namespaces.has(Namespaces::USER) {
         join::become_root_inside()?;
+        join::unshare_late(&plan.namespaces)?;
     }
     trace::stage(
         "stand alone",
@@ -224,11 +226,24 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
 /// detached.
 fn private_proc(plan: &Plan) -> Result<OwnedFd> {
     let doing = || "make a private procfs".to_owned();
-    let proc = mount::new_filesystem(c"proc", None, &[], MountAttrFlags::empty()).doing(doing)?;
-    if !rootfs::is_shared(plan) {
-        rootfs::move_to(proc.as_fd(), c"/proc").doing(doing)?;
+    match mount::new_filesystem(c"proc", None, &[], MountAttrFlags::empty()) {
+        // In the user namespace's mounts nobody may make one of a PID namespace that belongs to another: what there is of the
+        // host's is out of the container's sight as well, and is held from before its root was changed.
+        Err(error) if error.errno() == Errno::PERM => {
+            let host = fs::openat(CWD, c"/proc", OFlags::PATH | OFlags::DIRECTORY, 0).doing(doing)?;
+            match fs::is_procfs(host.as_fd()).doing(doing)? {
+                true => Ok(host),
+                false => Err(error).doing(doing),
+            }
+        }
+        made => {
+            let proc = made.doing(doing)?;
+            if !rootfs::is_shared(plan) {
+                rootfs::move_to(proc.as_fd(), c"/proc").doing(doing)?;
+            }
+            Ok(proc)
+        }
     }
-    Ok(proc)
 }
 
 /// A small file that is the container's own: nothing on the host names it, and it cannot grow beyond its file system,

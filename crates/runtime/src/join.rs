@@ -232,7 +232,21 @@ pub(crate) fn clone(
 
 /// The new namespaces that the clone makes.
 fn at_clone(namespaces: &Isolation) -> Namespaces {
-    namespaces.new.without(Namespaces::CGROUP).without(Namespaces::TIME)
+    let early = namespaces.new.without(Namespaces::CGROUP).without(Namespaces::TIME);
+    late(namespaces).into_iter().fold(early, Namespaces::without)
+}
+
+/// Those of them whose files belong to whoever makes the namespace: before a process is root of its user namespace that is
+/// nobody there. They are message queues, and what /sys and /proc/net show of a network.
+fn late(namespaces: &Isolation) -> Vec<Namespaces> {
+    let own = |kind: &Namespaces| namespaces.has(Namespaces::USER) && namespaces.new.contains(*kind);
+    [Namespaces::IPC, Namespaces::NETWORK].into_iter().filter(own).collect()
+}
+
+/// Makes those, by the container's process as root of its user namespace.
+pub(crate) fn unshare_late(namespaces: &Isolation) -> Result<()> {
+    let doing = |kind| format!("make the {} namespace", word(kind));
+    late(namespaces).into_iter().try_for_each(|kind| ns::unshare(kind).doing(|| doing(kind)))
 }
 
 /// The process in between: joins everything and clones its sibling, which is the container's.
