@@ -154,6 +154,17 @@ fn a_capability_that_cannot_be_granted_is_a_warning_and_the_others_are_there() {
     assert!(log.contains("level=warning msg=\"cannot grant SYS_TTY_CONFIG:"), "{log}");
 }
 
+/// Its process may have hung up, with something of its creator's unread, before that says the next word. Shown to fail where
+/// only the end of a line without anything unread is expected: about one in five.
+#[test]
+fn what_ends_a_creation_early_is_told_whatever_the_creator_was_about_to_say() {
+    let bundle = Bundle::new("true");
+    std::fs::write(bundle.corner.rootfs().join("proc"), "").unwrap();
+    for _ in 0..40 {
+        error(&bundle.oci(&["run", &bundle.id("early")]), "must be an ordinary directory");
+    }
+}
+
 /// A creator that is killed at any moment: one `delete --force` is enough.
 #[test]
 fn a_create_that_is_killed_at_any_moment_is_cleared_by_one_delete() {

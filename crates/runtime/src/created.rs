@@ -61,8 +61,8 @@ impl Created {
     pub(crate) fn tell_all(&self, message: &[u8], descriptors: &[OwnedFd]) -> Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         match self.line()?.send_all(message, &descriptors) {
-            // It has failed meanwhile and hung up: what it said before is the error to tell.
-            Err(error) if error.errno() == Errno::PIPE => Ok(()),
+            // It has failed meanwhile and hung up, maybe with something unread: what it said before is the error to tell.
+            Err(error) if matches!(error.errno(), Errno::PIPE | Errno::CONNRESET) => Ok(()),
             other => other.doing(|| "release the container".to_owned()),
         }
     }
