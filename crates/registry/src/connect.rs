@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_error;
+use rustix::net::sockopt::{set_socket_recv_buffer_size_force, socket_error};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, connect, recv, socket_with};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
@@ -19,6 +19,9 @@ use ureq::unversioned::transport::{
 
 /// How long an address is waited for before the next one is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
+/// What may arrive while nobody reads, since a layer's reader is busy with what came before. The kernel begins with a thirtieth of it, and
+/// two processes that wait for each other that often are asleep for a third of a pull.
+const ARRIVING: usize = 4 << 20;
 
 /// Opens the connections of ureq, unless a proxy has opened one.
 #[derive(Debug)]
@@ -117,6 +120,8 @@ fn begin(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    // Only root may have so much; who may not has what the kernel makes of the connection.
+    let _ = set_socket_recv_buffer_size_force(&socket, ARRIVING);
     match connect(&socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error),
