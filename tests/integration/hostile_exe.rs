@@ -214,3 +214,63 @@ fn a11_an_unprotected_file_is_seen_to_be_writable() {
     child.wait().unwrap();
     assert!(writing(&handle).is_ok());
 }
+
+/// The lines of a trace of one process each, in order: its number, and what it said. A call that took long is where it ended.
+fn calls(trace: &str) -> Vec<(&str, String)> {
+    let mut begun: BTreeMap<&str, String> = BTreeMap::new();
+    let mut all = Vec::new();
+    for line in trace.lines() {
+        let (pid, said) = line.split_once(' ').unwrap();
+        let said = said.trim_start();
+        match (said.strip_suffix("<unfinished ...>"), said.split_once("resumed>")) {
+            (Some(beginning), _) => drop(begun.insert(pid, beginning.to_owned())),
+            (None, Some((_, end))) => all.push((pid, begun.remove(pid).unwrap_or_default() + end)),
+            _ => all.push((pid, said.to_owned())),
+        }
+    }
+    all
+}
+
+/// As long as somebody holds the mount through which hull's file is read-only, it is in a namespace of its own, and root of any
+/// user namespace who can look at the process may make it writable. So it goes before a container's processes see one that
+/// has it: of an exec before that is born, of a container before its command runs. With `exe::let_go` doing nothing both fail.
+#[test]
+fn a11_the_mount_of_the_programs_file_goes_before_anybody_of_a_container_sees_the_process() {
+    let bundle = Bundle::new("sleep 1000");
+    let id = &*bundle.id("mount");
+    let traced = |arguments: &[&str]| {
+        let seen = bundle.corner.path().join("trace");
+        let oci = bundle.command(arguments);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-e", "trace=open_tree,close,clone3,sendmsg,execve", "-o"]).arg(&seen);
+        strace.arg(oci.get_program()).args(oci.get_args()).current_dir(bundle.corner.path());
+        assert!(strace.stdin(Stdio::null()).status().unwrap().success(), "{arguments:?}");
+        fs::read_to_string(seen).unwrap()
+    };
+    let held = |calls: &[(&str, String)]| {
+        let (_, opened) =
+            calls.iter().find(|(_, call)| call.starts_with("open_tree") && call.contains("self/exe")).unwrap();
+        opened.rsplit("= ").next().unwrap().trim().to_owned()
+    };
+    let at = |calls: &[(&str, String)], what: &str| calls.iter().position(|(_, call)| call.contains(what)).unwrap();
+
+    bundle.start(id);
+    let trace = traced(&["exec", id, "true"]);
+    let exec = calls(&trace);
+    let close = format!("close({})", held(&exec));
+    assert!(at(&exec, &close) < at(&exec, "clone3("), "{trace}");
+    bundle.ok(&["delete", "--force", id]);
+
+    bundle.change(|spec| spec["process"]["args"] = ["true"].as_slice().into());
+    let trace = traced(&["run", &bundle.id("run")]);
+    let run = calls(&trace);
+    let close = format!("close({})", held(&run));
+    // The last word that the child waits for, by its parent.
+    let up = at(&run, "\"up\"");
+    let closed: Vec<&str> =
+        run[..up].iter().filter(|(_, call)| call.starts_with(&close)).map(|(pid, _)| *pid).collect();
+    assert!(
+        closed.len() >= 2 && closed.contains(&run[up].0) && closed.iter().any(|pid| *pid != run[up].0),
+        "{trace}"
+    );
+}

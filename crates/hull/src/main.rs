@@ -4,6 +4,10 @@
 //! end of its stack, for a message when that overflows, which is a fiftieth of a container's start.
 
 #![no_main]
+#![deny(unsafe_code)]
+
+#[cfg(not(target_env = "gnu"))]
+compile_error!("the arguments get to std::env by glibc alone: another C library wants Rust's own main");
 
 use std::ffi::{c_char, c_int};
 

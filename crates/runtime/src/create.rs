@@ -46,7 +46,7 @@ use crate::rootfs;
 pub struct Inputs<'a> {
     /// The root file system: a detached mount that nothing on the host shows.
     pub root: OwnedFd,
-    /// The groups, with their limits in force already.
+    /// The groups, with their limits in force: those of v1 may be made while the process builds its tree.
     pub cgroup: &'a mut Cgroup,
     /// What the command reads and writes.
     pub stdio: Stdio,
@@ -109,8 +109,10 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
         inputs.cgroup.give_to(owner)?;
     }
 
-    if !join::parent_helps(plan) {
+    let helps = join::parent_helps(plan, &joins);
+    if !helps {
         inputs.cgroup.complete()?;
+        exe::let_go();
     }
 
     let (ours, theirs) = sync::pair().doing(|| "make the line to the container".to_owned())?;
@@ -123,7 +125,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     let (pid, pidfd) = match join::clone(plan, &joins, inputs.cgroup.birth(), (&ours, &theirs))? {
         Fork::Child => {
             drop(ours);
-            init::main(plan, inputs, init::Opened { sources, joins, devices }, theirs)
+            init::main(plan, inputs, init::Opened { sources, joins, devices, helped: helps }, theirs)
         }
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -133,7 +135,7 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     let mut created = Created::new(pid, pidfd, ours, matches!(inputs.start, Start::WhenTold));
     let listener = plan.process.listener();
     created.introduce_to(listener.map(|listener| Agent::new(listener, &inputs.about, "creating", pid)));
-    match bring_up(&mut created, plan, &mut inputs, &devices) {
+    match bring_up(&mut created, plan, &mut inputs, &devices, helps) {
         Ok(()) => Ok(created),
         Err(error) => {
             created.abandon();
@@ -142,7 +144,13 @@ pub fn create(plan: &Plan, mut inputs: Inputs<'_>) -> Result<Created> {
     }
 }
 
-fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>, devices: &[Found]) -> Result<()> {
+fn bring_up(
+    created: &mut Created,
+    plan: &Plan,
+    inputs: &mut Inputs<'_>,
+    devices: &[Found],
+    helps: bool,
+) -> Result<()> {
     if inputs.cgroup.wants_process() {
         // After the clone, for systemd wants the process first.
         inputs.cgroup.adopt(created.pid)?;
@@ -164,11 +172,13 @@ fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>, devices
         created.tell(b"go")?;
     }
     netdev::give(&plan.net_devices, devices, created)?;
-    if join::parent_helps(plan) {
+    if helps {
         help(created, plan, inputs.cgroup)?;
     }
     (inputs.born)(created.pid)?;
-    exe::let_go();
+    if helps {
+        created.tell(b"up")?;
+    }
     if matches!(inputs.stdio, Stdio::Terminal) {
         created.hear_terminal()?;
     }
@@ -188,18 +198,22 @@ fn bring_up(created: &mut Created, plan: &Plan, inputs: &mut Inputs<'_>, devices
     }
 }
 
-/// Does what the child would do as well, while that mounts.
+/// Does what the child would do as well, while that mounts. Nothing of the container runs before it has heard "up".
 fn help(created: &Created, plan: &Plan, groups: &mut Cgroup) -> Result<()> {
     if !groups.is_whole() {
         groups.complete()?;
         created.tell_all(b"go", &groups.doors()?)?;
     }
     if plan.namespaces.new.contains(Namespaces::NETWORK) {
-        let (message, socket) = created.hear()?;
-        let socket = socket.ok_or_else(|| Error::from_message(&message))?;
-        net::loopback_up(socket.as_fd()).doing(|| "bring the loopback interface up".to_owned())?;
-        created.tell(b"up")?;
+        match created.hear()? {
+            (message, Some(socket)) if message == b"network" => {
+                net::loopback_up(socket.as_fd()).doing(|| "bring the loopback interface up".to_owned())?;
+            }
+            (message, _) => return Err(Error::from_message(&message)),
+        }
     }
+    // The child has let go of it by itself, first thing.
+    exe::let_go();
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::process::{self, Ended};
 use hull_sys::sync::Line;
-use hull_sys::{Errno, exe, signal, trace};
+use hull_sys::{Errno, signal, trace};
 
 use crate::agent::Agent;
 use crate::error::{Doing, Error, Result};
@@ -107,8 +107,6 @@ impl Created {
             Err(error) => Err(error),
         };
         heard.inspect_err(|_| self.abandon())?;
-        // The command needs its time as well.
-        exe::let_go();
         // The line closes at exec, and also if the process died on the way there.
         trace::exec_succeeded();
         Ok(())

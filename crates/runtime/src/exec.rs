@@ -73,6 +73,8 @@ pub fn exec(plan: &Process, inputs: Inputs<'_>) -> Result<Created> {
         "one clone, born into the container's processes",
         "Only children are born into a PID namespace, so the parent names it, clones, and takes it back.",
     );
+    // Before there is a process that those of the container can look at.
+    exe::let_go();
     // Its processors until it is in the container's groups are what it is born with.
     let affinity = plan.running.exec_affinity.before.as_deref();
     let (pid, pidfd) = match join::clone_beside(inputs.init, namespaces, inputs.cgroup.birth(), affinity)? {
@@ -109,8 +111,6 @@ fn child(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: Line)
 
 /// The child's half. Comes back only with an error.
 fn story(plan: &Process, inputs: Inputs<'_>, namespaces: Namespaces, line: &Line) -> Result<()> {
-    // The parent has it still, so this does not wait.
-    exe::let_go();
     // Born into the container's processes, which see it from now on: none of them may look into it (CVE-2016-9962).
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
     // Half-made it ends with its parent, wherever that is killed; whoever waits for it would wait for ever.

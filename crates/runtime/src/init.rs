@@ -43,6 +43,8 @@ pub(crate) struct Opened {
     pub joins: Joins,
     /// Network devices to take.
     pub devices: Vec<Found>,
+    /// Whether the parent does some of the work meanwhile.
+    pub helped: bool,
 }
 
 /// Runs the child's half. Never returns: the command's exec replaces it, or it tells its parent why not and ends.
@@ -55,8 +57,8 @@ pub(crate) fn main(plan: &Plan, inputs: Inputs<'_>, opened: Opened, mut line: Li
 
 /// Comes back only with an error.
 fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Result<()> {
-    let Opened { sources, joins, devices } = opened;
-    // The parent has it still, so this does not wait.
+    let Opened { sources, joins, devices, helped } = opened;
+    // The parent has it still, so this does not wait; before "up" it lets go as well.
     exe::let_go();
     // Not dumpable: nobody in a PID namespace that it may have been born into can look into it (CVE-2016-9962).
     cred::set_dumpable(false).doing(|| "hide the process".to_owned())?;
@@ -69,7 +71,6 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
     if !groups.may_wait() {
         groups.enter(line)?;
     }
-    // All that follows happens in them.
     join::enter(plan, &joins)?;
     drop(joins);
     if join::waits_for_parent(plan) {
@@ -86,11 +87,10 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
     process::setsid().doing(|| "start a session".to_owned())?;
     // Nodes and folders made below get exactly the modes that are written there.
     process::umask(0);
-    let raised = plan.namespaces.new.contains(Namespaces::NETWORK) && join::parent_helps(plan);
     if plan.namespaces.new.contains(Namespaces::NETWORK) {
         let doing = || "bring the loopback interface up".to_owned();
         let socket = net::socket().doing(doing)?;
-        match raised {
+        match helped {
             // A hundred microseconds in the kernel, and nothing before the end has to wait for it.
             true => line.send(b"network", Some(socket.as_fd())).doing(doing)?,
             false => net::loopback_up(socket.as_fd()).doing(doing)?,
@@ -116,8 +116,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
          a mount elsewhere.",
     );
     for (step, opened) in plan.mounts.iter().zip(sources) {
-        // What is mounted, and what fills it, is the container's to account for.
-        if matches!(step.what, What::Cgroup) || step.options.copy_up {
+        // Groups that are mounted are the container's, as is what fills a file system; its rules say which devices hold one.
+        if mounts::concerns_groups(step) {
             groups.enter(line)?;
         }
         match step.what {
@@ -152,7 +152,8 @@ fn story(plan: &Plan, inputs: Inputs<'_>, opened: Opened, line: &mut Line) -> Re
     for (step, made) in late {
         mounts::freeze(step, made.as_fd())?;
     }
-    if raised {
+    if helped {
+        // It has written down which process this is, and the network is up.
         parent::wait(line, b"up")?;
     }
     if plan.hooks.concern_parent() {

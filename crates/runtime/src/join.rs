@@ -352,8 +352,11 @@ pub(crate) fn enter(plan: &Plan, joins: &Joins) -> Result<()> {
 /// Whether parent and child may work at the same time: the child keeps its rights and the host's tree in view until it has
 /// built its own, and has no more to ask of the parent than what that does by itself. Not while somebody is told what
 /// happens, which is better told in one line.
-pub(crate) fn parent_helps(plan: &Plan) -> bool {
+pub(crate) fn parent_helps(plan: &Plan, joins: &Joins) -> bool {
     plan.namespaces.joined.is_empty()
+        && !joins.through
+        // Nobody but its makers can look at the process.
+        && plan.namespaces.new.contains(Namespaces::PID)
         && plan.namespaces.new.contains(Namespaces::MOUNT)
         && !plan.namespaces.has(Namespaces::USER)
         && plan.net_devices.is_empty()

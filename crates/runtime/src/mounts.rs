@@ -130,6 +130,16 @@ pub(crate) fn file(root: &Root, step: &MountStep, text: &[u8], folder: BorrowedF
     mount::attach(file.as_fd(), target.as_fd()).map_err(|error| unlike(doing(), error, false, &target))
 }
 
+/// Whether a mount shows the container's groups, is charged to them, or is of a device that they may not allow.
+pub(crate) fn concerns_groups(step: &MountStep) -> bool {
+    const PLAIN: [&CStr; 5] = [c"proc", c"sysfs", c"tmpfs", c"devpts", c"mqueue"];
+    match &step.what {
+        What::Cgroup => true,
+        What::Filesystem { kind, .. } => step.options.copy_up || !PLAIN.contains(&kind.as_c_str()),
+        _ => false,
+    }
+}
+
 /// A new file system, made detached and attached in the end.
 fn filesystem(root: &Root, step: &MountStep, kind: &CStr, source: Option<&CStr>) -> Result<OwnedFd> {
     let doing = || format!("mount {}", step.destination.display());

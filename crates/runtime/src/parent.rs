@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use hull_sys::sync::Line;
 use hull_sys::{cred, process};
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 
 /// From here on the kernel kills us when the parent dies. If it has died before, so do we now.
 pub(crate) fn tie(line: &Line) -> Result<()> {
@@ -34,8 +34,12 @@ pub(crate) fn wait(line: &Line, word: &[u8]) -> Result<()> {
 /// The same; gives what comes along.
 pub(crate) fn wait_for_all(line: &Line, word: &[u8]) -> Result<Vec<OwnedFd>> {
     let (message, descriptors) = line.receive_word().doing(|| "wait for the parent".to_owned())?;
-    if message != word {
-        process::exit_now(0);
+    match message.as_slice() {
+        [] => process::exit_now(0),
+        said if said == word => Ok(descriptors),
+        said => Err(Error::setup(
+            format!("wait for the parent's {:?}", String::from_utf8_lossy(word)),
+            format!("it says {:?}", String::from_utf8_lossy(said)),
+        )),
     }
-    Ok(descriptors)
 }

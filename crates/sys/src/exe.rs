@@ -65,9 +65,12 @@ pub fn execute(argv: &[CString], env: &[CString]) -> Error {
     }
 }
 
-/// Closes the mount that [`seal`] has made and that nothing needs any more. The kernel waits for a grace period when a mount
-/// goes, 60 microseconds and more, so this is for when the process would wait anyway; where a clone of it has the mount as
-/// well only the last of the two waits.
+/// Closes the mount that [`seal`] has made. It has to have gone in this process and in its clones before anything of a
+/// container's can look at one of them: as long as it is in the namespace that a descriptor gives it, whoever is root of any
+/// user namespace may make it writable by `/proc/PID/exe`.
+///
+/// The kernel waits for a grace period when a mount goes, 60 microseconds and more, so this is for when the process would wait
+/// anyway; where a clone has the mount as well only the last of the two waits.
 pub fn let_go() {
     drop(MOUNT.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
@@ -148,12 +151,14 @@ struct MemoryMap {
 /// `PR_SET_MM_EXE_FILE` takes CAP_SYS_RESOURCE in the first user namespace, `PR_SET_MM_MAP` CAP_SYS_ADMIN in the one that we
 /// are in, and all the other values, which stay what they are.
 fn set_exe_file(file: BorrowedFd<'_>) -> Result<()> {
+    const NONE: libc::c_ulong = 0;
     const PR_SET_MM_EXE_FILE: libc::c_ulong = 13;
     const PR_SET_MM_MAP: libc::c_ulong = 14;
     let alone = call("prctl", &[Arg::Text("PR_SET_MM"), Arg::Text("PR_SET_MM_EXE_FILE"), Arg::fd(&file)], || {
         // SAFETY: a descriptor is all that it takes.
-        let answer =
-            unsafe { libc::prctl(libc::PR_SET_MM, PR_SET_MM_EXE_FILE, file.as_raw_fd() as libc::c_ulong, 0, 0) };
+        let answer = unsafe {
+            libc::prctl(libc::PR_SET_MM, PR_SET_MM_EXE_FILE, file.as_raw_fd() as libc::c_ulong, NONE, NONE)
+        };
         process::check(i64::from(answer)).map(drop)
     });
     if alone.is_ok() {

@@ -33,10 +33,11 @@ pub fn begin() {
         // SAFETY: it is only asked about, and there may be none.
         let stream = unsafe { BorrowedFd::borrow_raw(number) };
         if rustix::io::fcntl_getfd(stream) == Err(Errno::BADF) {
-            // Becomes the lowest number that is free, which is this one, for good. If even that is not to be had, whoever
-            // writes there finds nobody.
-            let null = rustix::fs::open(c"/dev/null", OFlags::RDWR, rustix::fs::Mode::empty());
-            std::mem::forget(null);
+            // Becomes the lowest number that is free, which is this one, for good.
+            match rustix::fs::open(c"/dev/null", OFlags::RDWR, rustix::fs::Mode::empty()) {
+                Ok(null) => std::mem::forget(null),
+                Err(_) => std::process::abort(),
+            }
         }
     }
     // SAFETY: no handler is named, and there is one thread.

@@ -175,14 +175,15 @@ pub(super) fn begin(call: &Call<'_>, id: &str, bundle: &Bundle) -> Result<Begun,
 
 /// Takes away what there is of a container that could not be brought to life.
 pub(super) fn undo(mut folder: Folder, group: Cgroup) {
-    if !group.is_whole() && !group.wants_process() {
-        // A group may be somebody else's, which is why. Those that were made go with this, and nothing has run.
+    if !group.is_whole() {
+        // A group, or a unit, may be somebody else's, which is why. What was made goes with this, and nothing has run.
         return;
     }
     folder.keep();
-    group.keep();
     // The reason is told by the caller; what cannot be removed is `delete --force`'s.
     let _ = folder.delete(true);
+    // Somebody else's `delete --force` may have taken the record before all groups were there.
+    drop(group);
 }
 
 impl Made {

@@ -24,17 +24,20 @@ impl Cgroup {
     /// # Errors
     /// systemd refuses; a limit cannot be set.
     pub(crate) fn adopt(&mut self, pid: i32) -> Result<()> {
-        let unmade = self.pending.take_if(|pending| matches!(pending, Pending::Unit(_)));
-        let Some(Pending::Unit(Unmade { host, unit, more, writes, owner })) = unmade else { return Ok(()) };
+        let Some(Pending::Unit(unmade)) = &self.pending else { return Ok(()) };
         trace::stage(
             "let systemd make the groups",
             "systemd keeps this machine's tree of control groups. It is told the process and its limits, and makes a unit of \
              it, whose group and all below is the container's.",
         );
-        let mut properties = unit.properties(pid);
-        properties.extend(more);
-        properties.extend(unit::limits(&writes, version(&host)));
-        Systemd::connect(&unit)?.start(&properties)?;
+        let mut properties = unmade.unit.properties(pid);
+        properties.extend(unmade.more.iter().cloned());
+        properties.extend(unit::limits(&unmade.writes, version(&unmade.host)));
+        // One that systemd refuses may be another container's, and this has none then.
+        Systemd::connect(&unmade.unit)?.start(&properties)?;
+        let Some(Pending::Unit(Unmade { host, unit, writes, owner, .. })) = self.pending.take() else {
+            return Ok(());
+        };
         for hierarchy in &host.hierarchies {
             self.groups.push(enter(hierarchy, &unit, pid)?);
         }
@@ -90,7 +93,7 @@ fn enter(hierarchy: &Hierarchy, unit: &Unit, pid: i32) -> Result<Group> {
             _ => {}
         }
     }
-    let group = Group::at(hierarchy, path);
+    let group = Group::at(hierarchy, path, false);
     if !group.get("cgroup.procs")?.lines().any(|line| line.parse() == Ok(pid)) {
         group.set("cgroup.procs", &pid.to_string())?;
     }

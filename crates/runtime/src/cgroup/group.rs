@@ -20,6 +20,8 @@ use crate::error::{Doing, Error, Result};
 pub(super) struct Group {
     pub(super) hierarchy: Hierarchy,
     pub(super) path: PathBuf,
+    /// Whether it was made for this container, and not there before.
+    pub(super) own: bool,
     /// Opened when it is asked for first.
     folder: OnceLock<OwnedFd>,
 }
@@ -29,12 +31,12 @@ impl Group {
     pub(super) fn open_at(host: &Host, path: &Path) -> Option<hull_sys::Result<Self>> {
         let hierarchy = host.hierarchies.iter().find(|hierarchy| path.starts_with(&hierarchy.mount))?.clone();
         let folder = fs::openat(CWD, &c_path(path), OFlags::RDONLY | OFlags::DIRECTORY, 0);
-        Some(folder.map(|folder| Self { hierarchy, path: path.to_owned(), folder: folder.into() }))
+        Some(folder.map(|folder| Self { hierarchy, path: path.to_owned(), own: false, folder: folder.into() }))
     }
 
     /// A group that is there.
-    pub(super) fn at(hierarchy: &Hierarchy, path: PathBuf) -> Self {
-        Self { hierarchy: hierarchy.clone(), path, folder: OnceLock::new() }
+    pub(super) fn at(hierarchy: &Hierarchy, path: PathBuf, own: bool) -> Self {
+        Self { hierarchy: hierarchy.clone(), path, own, folder: OnceLock::new() }
     }
 
     pub(super) fn folder(&self) -> hull_sys::Result<BorrowedFd<'_>> {

@@ -166,31 +166,35 @@ impl Cgroup {
     }
 
     fn make(&mut self, hierarchy: &Hierarchy, place: &Place) -> Result<()> {
-        let group = Group::at(hierarchy, place.folder(hierarchy));
-        let path = &group.path;
+        let path = place.folder(hierarchy);
         let doing = || format!("make the control group {}", path.display());
         let given = matches!(place, Place::Path(_));
-        let name = c_path(path);
+        let name = c_path(&path);
         let made = match fs::mkdirat(CWD, &name, 0o755) {
             Err(error) if given && error.errno() == Errno::NOENT => {
-                make_parents(hierarchy, path)?;
+                make_parents(hierarchy, &path)?;
                 fs::mkdirat(CWD, &name, 0o755)
             }
             other => other,
         };
-        match made {
+        let own = match made {
             // Whoever gave the path may have made the group, too; then nobody else may be in it.
-            Err(error) if given && error.errno() == Errno::EXIST => refuse_members(path)?,
-            other => other.doing(doing)?,
-        }
+            Err(error) if given && error.errno() == Errno::EXIST => {
+                refuse_members(&path)?;
+                false
+            }
+            other => other.map(|()| true).doing(doing)?,
+        };
+        self.groups.push(Group::at(hierarchy, path.clone(), own));
+        let Some(group) = self.groups.last() else { return Ok(()) };
         if !given {
             // Whoever finds the group can tell by the lock that it is in use, without knowing whose it is. One at a given path
             // is in a record.
             let folder = group.folder().doing(doing)?;
             flock(folder, FlockOperation::NonBlockingLockShared).map_err(|error| Error::setup(doing(), error))?;
         }
-        if is_v1_cpuset(hierarchy) {
-            inherit_cpuset(path)?;
+        if is_v1_cpuset(hierarchy) && own {
+            inherit_cpuset(&path)?;
         }
         if given && hierarchy.version == Version::V2 {
             // The clone wants it, and has no words for why not.
@@ -198,7 +202,6 @@ impl Cgroup {
             // For the sake of what is only counted. What is limited is enabled again, and then a failure is told.
             hierarchy.controllers.iter().for_each(|controller| drop(group.enable(controller)));
         }
-        self.groups.push(group);
         Ok(())
     }
 
@@ -248,9 +251,14 @@ impl Cgroup {
 
     /// Puts this process into v1's groups that its parent has made meanwhile, by their [`Cgroup::doors`].
     pub(crate) fn join_through(&self, doors: &[OwnedFd]) -> Result<()> {
-        let folders = self.pending.iter().flat_map(Pending::folders);
-        folders.zip(doors).try_for_each(|((_, path), door)| {
-            fs::write(door.as_fd(), b"0").map_err(|error| refused(&path, TASKS, "0", error))
+        let folders: Vec<_> = self.pending.iter().flat_map(Pending::folders).collect();
+        if folders.len() != doors.len() {
+            // As when this process may have no more open files.
+            let cause = format!("{} of {} files came through", doors.len(), folders.len());
+            return Err(Error::setup("join the control groups", cause));
+        }
+        folders.iter().zip(doors).try_for_each(|((_, path), door)| {
+            fs::write(door.as_fd(), b"0").map_err(|error| refused(path, TASKS, "0", error))
         })
     }
 
@@ -314,10 +322,17 @@ pub enum View {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.removed {
-            // Only reached when the creation failed, whose error is the one to tell; `system check` finds a remainder.
-            let _ = remove_all(self.groups.iter().map(|group| group.path.as_path()));
+        if self.removed {
+            return;
         }
+        // Only reached when the creation failed, whose error is the one to tell; `system check` finds a remainder.
+        let own = self.groups.iter().filter(|group| group.own).map(|group| group.path.as_path());
+        if self.is_whole() {
+            let _ = remove_all(own);
+            return;
+        }
+        // Nobody of ours has been in them: who is, is somebody else who was given the same path.
+        own.for_each(|path| drop(fs::unlinkat(CWD, &c_path(path), true)));
     }
 }
 
