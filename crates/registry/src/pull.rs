@@ -144,7 +144,8 @@ fn from_source(
     let name = listed_name(name)?;
     for attempt in 1.. {
         match receive_image(store, &client, (&found, &config), &name, options.layer_max, progress) {
-            Err(Error::Image(hull_image::Error::Removed { .. })) if attempt < ATTEMPTS => {}
+            Err(Error::Image(hull_image::Error::Removed { .. } | hull_image::Error::MissingBlob { .. }))
+                if attempt < ATTEMPTS => {}
             result => {
                 let (image, new) = result?;
                 return Ok(Pulled { image, name, digest: found.digest, new });
