@@ -10,7 +10,7 @@
 //!   what only it may do, "go" -----> (if there is something: id maps, oom_score_adj)
 //!   moves network devices <--------- their names    (if there are some)
 //!   "go" -------------------------->
-//!   makes v1's groups, "go" -------> mounts, joins them         (these four if the two may work at the same time)
+//!   makes v1's groups, "go" -------> mounts, joins them         (these three if the two may work at the same time)
 //!   raises lo <--------------------- a socket of its network
 //!   "up" --------------------------> all is as it has to be
 //!   runs hooks <-------------------- "hooks"        (if it has some)

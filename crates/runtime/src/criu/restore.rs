@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use hull_sys::mount::{self, MountPropagationFlags};
 use hull_sys::ns::Namespaces;
 use hull_sys::sync::Line;
-use hull_sys::{cred, process, trace};
+use hull_sys::{cred, exe, process, trace};
 
 use super::rpc::{CgroupMode, CgroupRoot, InheritFd, JoinNamespace, Kind, Opts};
 use super::talk::{Birth, Criu};
@@ -71,6 +71,8 @@ pub fn restore(
     mut inputs: Restoration<'_>,
     record: impl FnMut(i32) -> Result<()>,
 ) -> Result<Created> {
+    // The mount of our own file: whoever stays and waits for the container would hold it as long as that runs.
+    exe::let_go();
     refuse(plan, &doing(&inputs))?;
     options.folders(Path::new("/"))?;
     trace::stage(
